@@ -121,6 +121,22 @@ def test_a_robot_that_ends_frees_its_instance(instance: Instance, holder: "subpr
         assert swept == []
 
 
+@pytest.mark.parametrize("linked", [True, False])
+def test_what_has_taken_the_place_of_the_directory_is_not_emptied(
+    instance: Instance, tmp_path: Path, linked: bool
+) -> None:
+    other = tmp_path / "other"
+    (other / "home").mkdir(parents=True)
+    (other / "home" / "thesis").write_text("years of work")
+    with instance.acquire():
+        instance.directory.rename(tmp_path / "moved")
+        if linked:
+            instance.directory.symlink_to(other)
+        else:
+            other.rename(instance.directory)
+    assert (instance.directory / "home" / "thesis").read_text() == "years of work"
+
+
 def test_what_a_killed_robot_left_is_swept(instance: Instance, holder: "subprocess.Popen[bytes]") -> None:
     with socket.socket(socket.AF_UNIX) as stale:
         stale.bind(str(instance.path("router.sock")))

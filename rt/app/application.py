@@ -6,6 +6,7 @@ is only logged.
 """
 
 import functools
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Self
 
@@ -193,8 +194,15 @@ class Application(TaskOwner):
             self._serves = False  # it is not there: it may be asked for again
             raise
 
-    def make_service_node(self, name: str) -> Node:
-        """Where calls of a service come in. Where the router is an application's own, no other process can take the name."""
+    def make_service_node(self, name: str, at_once: Mapping[str, Callable[[], None]] | None = None) -> Node:
+        """Where calls of a service come in. Where the router is an application's own, no other process can take the name.
+
+        Args:
+            name: The name of the service.
+            at_once: See `rt.remote.Router.at_once`; only where the router is this application's own.
+        """
+        if self._router is not None and at_once is not None:
+            self._router.at_once(name, at_once)
         identity = name if self._router is None else self._router.reserve(name)
         return nodes.service_node(self.config, identity)
 

@@ -85,10 +85,14 @@ class State(NamedTuple):
 
     @property
     def held(self) -> tuple[int, ...]:
-        """All zeros if the mutex is free, or was left by a dead owner, so that the next one takes it."""
+        """All zeros if the mutex is free, or was left by a dead owner, so that the next one takes it.
+
+        The count of users is left out: glibc takes it down before it frees the mutex, and a process that is killed in between leaves it
+        wrong for good, which changes nothing.
+        """
         if self.word & ~_WAITERS == _OWNER_DIED:
             return (0,)
-        return self.word & ~_WAITERS, self.depth, self.owner, self.users
+        return self.word & ~_WAITERS, self.depth, self.owner
 
 
 def kind() -> int:

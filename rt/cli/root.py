@@ -160,10 +160,10 @@ class Root:
 
     def _watch(self, status: ChildStatus) -> None:
         """Stop the robot when a child ended in a way that concerns all of it."""
+        self._children[status.name] = status  # first: what follows may start a process, and note its status
         self._verify_memory()
         if status.name == DEVICE and status.pid is None:
-            self._verify_buffers()
-        self._children[status.name] = status
+            self._verify_buffers(at_once=True)
         if status.name in (BRAKE, DEVICE):
             self._discard_unread(status)
         if status.name == BRAKE and not self.supervisor.ending:
@@ -269,12 +269,16 @@ class Root:
             "team code has overwritten the robot's shared memory: every device is disabled, and the robot stops",
         )
 
-    def _verify_buffers(self) -> None:
-        """End every mode if team code has overwritten the memory of a device or a gamepad, and have that memory made anew."""
+    def _verify_buffers(self, *, at_once: bool = False) -> None:
+        """End every mode if team code has overwritten the memory of a device or a gamepad, and have that memory made anew.
+
+        Args:
+            at_once: Whether all buffers are verified, however short the last time is ago.
+        """
         if self._store is None or self.supervisor.ending:
             return
-        if (now := trio.current_time()) - self._verified_at >= BUFFERS_INTERVAL:
-            self._verified_at = now
+        if at_once or trio.current_time() - self._verified_at >= BUFFERS_INTERVAL:
+            self._verified_at = trio.current_time()
             damaged = self._store.damaged()
         else:
             damaged = self._store.suspects()
@@ -435,7 +439,9 @@ class Root:
                     driving=driving,
                 )
                 await app.nursery.start(self._dispatcher.run)
-                await app.make_service(self._dispatcher, app.make_service_node("executor-service"))
+                await app.make_service(
+                    self._dispatcher, app.make_service_node("executor-service", self._dispatcher.at_once)
+                )
                 yield app
 
     @contextlib.contextmanager

@@ -218,8 +218,11 @@ class Dispatcher(Handler):
         self._doorbell.ring()
 
     def memory_overwritten(self, reason: str) -> None:
-        """End the mode, and the leases of commands, because a buffer was overwritten. Returns at once."""
-        if (session := self._session) is not None:
+        """End the mode, one whose code is being loaded too, and the leases of commands, because a buffer was overwritten.
+
+        Returns at once.
+        """
+        for session in tuple(self._living):
             session.finish(ExecutionError(reason))
             self._close(session, reason)
         if not self._closed:
@@ -258,19 +261,30 @@ class Dispatcher(Handler):
         Raises:
             DeviceError: The device process has not confirmed in time that the devices have been told to stop.
         """
-        self._stop_motion()
-        session = self._session
-        if session is not None:
-            self._close(session, _IDLE)  # before anything else runs: nothing opens its slot again
-        for scope in self._begins:
-            scope.cancel(_IDLE)
+        self.stop_at_once()
+        ending = tuple(self._living)
         async with self._changing:
-            await _gone(session, within=END_LIMIT)
+            with trio.move_on_after(END_LIMIT, shield=True):
+                for session in ending:
+                    await session.gone.wait()
         with trio.move_on_after(STILL_LIMIT):
             while self._is_moving():  # noqa: ASYNC110 - the device process states it in shared memory
                 await trio.sleep(_STILL_PAUSE)
             return
         raise DeviceError("the devices were told to stop, and the device process does not confirm it: see the log")
+
+    @property
+    def at_once(self) -> dict[str, Callable[[], None]]:
+        """What the router calls as soon as it reads a call that stops the robot, however many calls wait before that one."""
+        return {"idle": self.stop_at_once, "estop": self.estop}
+
+    def stop_at_once(self) -> None:
+        """Do what `idle` does before it waits: end every lease and the mode, and keep a mode from beginning."""
+        self._stop_motion()
+        if self._session is not None:
+            self._close(self._session, _IDLE)  # before anything else runs: nothing opens its slot again
+        for scope in self._begins:
+            scope.cancel(_IDLE)
 
     @route(inline=True, urgent=True)
     def estop(self) -> None:
@@ -370,6 +384,9 @@ class Dispatcher(Handler):
         session = _Session(await self._pool.acquire(), mode)
         channel = session.process.child.channel
         assert channel is not None, "a process that is free has its channel"
+        # From here on the process runs team code, which may try to take part as a command does.
+        self._living.add(session)
+        self._on_mode(True)
         try:
             self._nursery.start_soon(self._attend, session, channel)
             with trio.move_on_after(LOAD_LIMIT), contextlib.suppress(OSError, trio.ClosedResourceError):
@@ -379,8 +396,6 @@ class Dispatcher(Handler):
             session.require()
             self._require_brake()
             self._session = session
-            self._living.add(session)
-            self._on_mode(True)
             self._hint = self.driver.begin() if self.driver is not None and self._driven_by_gamepad(mode) else None
             self._permit(session)
             self._log.info("mode began", mode=mode.name.lower(), code=session.path)
@@ -455,24 +470,27 @@ class Dispatcher(Handler):
         self._pool.recycle(session.process, reason)
 
     async def _end(self, reason: str, *, within: float) -> None:
-        """End the mode that runs, and wait so long (s) for its process to end."""
-        session = self._session
-        if session is not None:
-            self._close(session, reason)
-            with trio.CancelScope(shield=True):
-                with trio.move_on_after(within):
-                    await self._pool.gone(session.process)
-                    return
+        """End the mode that runs, and the processes of all modes that have ended; each is killed if it takes longer than that (s).
+
+        Raises:
+            ExecutionError: A process of another mode is still there.
+        """
+        if self._session is not None:
+            self._close(self._session, reason)
+        with trio.CancelScope(shield=True):
+            await self._all_gone(within)
+            for session in self._living:
                 self._pool.kill(session.process)
-                with trio.move_on_after(END_LIMIT):
-                    await self._pool.gone(session.process)
+            await self._all_gone(END_LIMIT)
+        if self._living:
+            raise ExecutionError("the process of the last mode cannot be ended; stop the robot and start it again")
 
-
-async def _gone(session: _Session | None, *, within: float) -> None:
-    """Wait so long (s) for the process of a mode to end."""
-    if session is not None:
-        with trio.move_on_after(within, shield=True):
-            await session.gone.wait()
+    async def _all_gone(self, within: float) -> None:
+        """Wait so long (s) until no process of a mode is left."""
+        with trio.move_on_after(within):
+            while self._living:
+                await self._pool.gone(next(iter(self._living)).process)
+                await trio.lowlevel.checkpoint()
 
 
 def _error(message: str, context: Mapping[str, Any]) -> ExecutionError:

@@ -4,9 +4,7 @@ A process runs one mode. When that is over, the process is ended and another is 
 the other one is busy, so an idle robot has one executor process.
 """
 
-import contextlib
 import os
-import signal
 from typing import Final, NamedTuple
 
 import trio
@@ -105,9 +103,8 @@ class ExecutorPool:
     def kill(self, assignment: Assignment) -> None:
         """Kill a process that was recycled and has not ended yet."""
         child, pid = assignment
-        if pid is not None and child.status.pid == pid:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        if pid is not None:
+            child.kill_process(pid)
 
     async def _seen_to_end(self, assignment: Assignment) -> None:
         child, pid = assignment

@@ -192,6 +192,7 @@ class Instance:
             try:
                 yield swept
             finally:
+                leftovers.end_processes(self.directory, leftovers.OWN_LEAVE_TIMEOUT)
                 if self._still_ours():
                     self._sweep(None)
                     with contextlib.suppress(OSError):
@@ -245,8 +246,8 @@ class Instance:
             os.close(fd)
 
     def _still_ours(self) -> bool:
-        # Where the directory was removed under a running robot, another one may have taken the name.
-        return self._is_file(self._held) or not self.path("pid").exists()
+        # Where the directory was removed under a running robot, another robot, or anything else, may have its name.
+        return not self.directory.is_symlink() and self._is_file(self._held)
 
     def _is_file(self, fd: int) -> bool:
         """Whether a descriptor is of the file that has the lock's name now."""

@@ -10,7 +10,7 @@ import contextlib
 import errno
 import math
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import trio
 import zmq
@@ -27,6 +27,8 @@ from rt.remote.socket import Socket
 from rt.remote.stations import SERVICE, StationSide, station_of
 from rt.text import clip
 
+URGENT_BYTES = 64
+"""The longest message that can be a call of `Router.at_once`."""
 BURST = 64
 """Messages of one side that are carried before the other side and the rest of the process have their turn."""
 
@@ -105,6 +107,7 @@ class Router:
         self._quota = Quota()
         self._quota_of_station = Quota(STATION)
         self._farewell: Farewell | None = None
+        self._at_once: dict[bytes, Mapping[str, Callable[[], None]]] = {}
         self._targets: tuple[StationSide | Socket, ...] = ()
 
     def reserve(self, service: str) -> bytes:
@@ -117,6 +120,19 @@ class Router:
         identity = self._reserved[name] = _RESERVED + os.urandom(16).hex().encode()
         self._public[identity] = name
         return identity
+
+    def at_once(self, service: str, calls: Mapping[str, Callable[[], None]]) -> None:
+        """Have functions of this process called as soon as the router reads a call that stops the robot.
+
+        The call is carried to its service all the same, which answers it. But it may wait there behind many others, and at the
+        high-water mark of the service it is refused.
+
+        Args:
+            service: The name of the service.
+            calls: By the names of methods without arguments. A function may be called for a call that is then refused; it returns at
+                once and raises nothing.
+        """
+        self._at_once[service.encode()] = dict(calls)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Route until cancelled; started when every address is bound, `frontends` and `backends` being the real ones then.
@@ -182,6 +198,8 @@ class Router:
             self._greet(sender, source, back)
             return sender
         refusal = _refusal(sender, recipient, is_front=source is front)
+        if not refusal and len(payload) <= URGENT_BYTES and (calls := self._at_once.get(recipient)) is not None:
+            _call_at_once(calls, payload)
         if refusal or (flood := self._flooded(sender, recipient, is_service=source is back)):
             self._answer(frames, source, lambda name: refusal or _FLOODED.format(name, flood))
             return None if refusal else sender
@@ -280,6 +298,13 @@ class Router:
         taken = offer(source, frames)
         self.counters.dropped += not taken
         return taken
+
+
+def _call_at_once(calls: Mapping[str, Callable[[], None]], payload: bytes) -> None:
+    with contextlib.suppress(RemoteProtocolError):
+        message = rpc.decode(payload)
+        if isinstance(message, rpc.Request | rpc.Notification) and not message.params:
+            calls.get(message.method, lambda: None)()
 
 
 def _refusal(sender: bytes, recipient: bytes, *, is_front: bool) -> str:

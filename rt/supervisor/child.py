@@ -153,6 +153,11 @@ class Child:
             self._perform(effect)
         self._poke.set()
 
+    def kill_process(self, pid: int) -> None:
+        """Kill a process of this child and its group, unless it has ended; what the child is wanted for does not change."""
+        if self._leader == pid:
+            group.signal_group(pid, signal.SIGKILL)
+
     async def until(self, condition: Callable[[ChildStatus], bool]) -> ChildStatus:
         """Wait until `run` has begun, and then until the status meets a condition or the child is finished.
 

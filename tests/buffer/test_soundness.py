@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rt import catalog
-from rt.buffer import BufferStore, DeviceBuffer
+from rt.buffer import BufferStore, DeviceBuffer, mutex
 from rt.buffer.arena import Arena
 from rt.buffer.layout import Header
 from rt.buffer.soundness import LOOKS, STUCK_AFTER, Soundness, StuckLock
@@ -196,6 +196,18 @@ def test_lock_of_a_killed_process_is_no_damage() -> None:
         assert looked(Soundness(buffer, clock), clock) == ""
         buffer.set("enc_pos", 1.0)
         assert buffer.recoveries == 1
+
+
+def test_lock_whose_users_a_killed_process_left_wrong_is_no_damage() -> None:
+    """A process was killed after glibc had taken the count of users down, and before the mutex was free: it stays at -1."""
+    with Arena("test") as arena, BufferStore(catalog.load(), arena.prefix) as store:
+        buffer = store.get_or_open(UID)
+        buffer.valid = True
+        poke(buffer, _LOCK + mutex.State._fields.index("users") * 4, *[0xFF] * 4)
+        clock = Clock()
+        assert looked(Soundness(buffer, clock), clock) == ""
+        buffer.set("enc_pos", 1.0)
+        assert looked(Soundness(buffer, clock), clock) == ""
 
 
 def test_store_finds_damaged_buffers_and_makes_them_anew() -> None:

@@ -420,6 +420,65 @@ async def test_process_that_outlives_its_mode_is_killed_before_the_next_one_may_
         assert stage.drives(STANDBY_SEAT) or stage.drives(EXECUTOR_SEAT)
 
 
+@pytest.mark.parametrize("end", ["idle", "by itself"])
+async def test_process_of_a_mode_that_has_ended_is_killed_before_the_next_one_begins(prefix: str, end: str) -> None:
+    async with open_stage(prefix) as stage:
+        stage.processes[0].is_stubborn = True
+        first = await stage.begin()
+        if end == "idle":
+            await stage.dispatcher.idle()
+        else:
+            await first.say(Over("", {}))
+            await stage.until_idle()
+        await stage.begin("teleop", 1)
+        assert first.killed
+
+
+async def test_no_mode_begins_beside_a_process_that_cannot_be_killed(
+    prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatcher, "END_LIMIT", 0.01)
+    monkeypatch.setattr(Pool, "kill", lambda *_: None)
+    async with open_stage(prefix) as stage:
+        stage.processes[0].is_stubborn = True
+        await stage.begin()
+        with pytest.raises(ExecutionError, match="the process of the last mode cannot be ended"):
+            await stage.dispatcher.teleop()
+
+
+async def test_commands_are_barred_while_code_is_loaded(prefix: str) -> None:
+    async with open_stage(prefix) as stage:
+        stage.nursery.start_soon(stage.dispatcher.auto)
+        await stage.processes[0].hears(Prepare)
+        assert stage.noted == [(True, False)]
+
+
+async def test_memory_that_is_overwritten_while_code_is_loaded_begins_no_mode(prefix: str) -> None:
+    async with open_stage(prefix) as stage:
+
+        async def load() -> None:
+            await stage.processes[0].hears(Prepare)
+            stage.dispatcher.memory_overwritten("a buffer was overwritten")
+
+        stage.nursery.start_soon(load)
+        with pytest.raises(ExecutionError, match="a buffer was overwritten"):
+            await stage.dispatcher.auto()
+        assert stage.processes[0].ended
+
+
+async def test_a_call_to_stop_acts_before_its_turn(prefix: str) -> None:
+    async with open_stage(prefix) as stage:
+        process = await stage.begin()
+        assert stage.drives(EXECUTOR_SEAT)
+        stage.dispatcher.at_once["idle"]()
+        assert not stage.drives(EXECUTOR_SEAT)
+        assert stage.dispatcher.mode() == "idle"
+        assert process.ended
+        await stage.dispatcher.idle()
+        stage.dispatcher.at_once["estop"]()
+        assert stage.stops == [False]
+
+
 async def test_a_mode_ends_for_want_of_a_brake(prefix: str) -> None:
     async with open_stage(prefix) as stage:
         process = await stage.begin()

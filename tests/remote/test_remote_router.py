@@ -17,6 +17,7 @@ import rt
 from rt.errors import InstanceBusyError, RemoteCallError
 from rt.protocol import rpc
 from rt.remote import Client, Handler, Router, Service, Socket, SocketNode, quota, route
+from rt.remote.router import URGENT_BYTES
 
 
 class Echo(Handler):
@@ -317,6 +318,25 @@ async def test_reserved_name_cannot_be_taken(tmp_path: Path) -> None:
                 await client.call.echo(1, address="ecko-service")
             assert "did you mean echo-service" in str(info.value)
             assert "\\x01" not in str(info.value)
+
+
+async def test_call_that_stops_the_robot_acts_though_its_service_keeps_up_with_nothing(tmp_path: Path) -> None:
+    acted: list[str] = []
+    async with routing(f"ipc://{tmp_path}/f", backend=f"ipc://{tmp_path}/b") as (router, _):
+        router.at_once("slow-service", {"halt": lambda: acted.append("halt")})
+        async with Client(SocketNode(zmq.DEALER, connections=router.frontends)) as client:
+            refused: list[tuple[str, list[int | str]]] = [("halt", [1]), ("other", []), ("halt", ["x" * URGENT_BYTES])]
+            for method, params in refused:
+                with pytest.raises(RemoteCallError, match="slow-service"):
+                    await client.issue_call(method, *params, address="slow-service")
+            assert acted == []
+            with pytest.raises(RemoteCallError, match="slow-service"):  # it is not even connected
+                await client.issue_call("halt", address="slow-service")
+            assert acted == ["halt"]
+            await client.issue_call("halt", address="slow-service", notification=True)
+            with pytest.raises(RemoteCallError, match="other-service"):
+                await client.issue_call("halt", address="other-service")
+            assert acted == ["halt", "halt"]
 
 
 async def test_service_hears_of_a_caller_that_has_gone_under_a_reserved_name_too(tmp_path: Path) -> None:
