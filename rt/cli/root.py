@@ -377,6 +377,7 @@ class Root:
                         directory=str(self._instance.directory),
                         remedy="restart the robot; `loginctl enable-linger` keeps /run/user without a session",
                     )
+                self._dispatcher.end_mode("commands do not reach the robot: see the log")
                 continue
             said = ""
             if mended:

@@ -228,6 +228,12 @@ class Dispatcher(Handler):
         if not self._closed:
             self._stop_motion(Bar.DAMAGED)
 
+    def end_mode(self, reason: str) -> None:
+        """End the mode that runs, if there is one. Returns at once."""
+        if (session := self._session) is not None:
+            session.finish(ExecutionError(reason))
+            self._close(session, reason)
+
     @property
     def _rest(self) -> Bar:
         """Why a slot is barred in which no mode runs."""
