@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -37,6 +38,41 @@ def test_high_priority_has_a_shorter_slice() -> None:
     if len(before) < 2:
         pytest.skip("this kernel shows no slices")
     assert after[1] <= before[1]
+
+
+CAP_SYS_ADMIN, CAP_SYS_NICE = 21, 23
+AUTOGROUP = Path("/proc/self/autogroup")
+
+
+def has_capabilities(*capabilities: int) -> bool:
+    """Whether this process has capabilities (capabilities(7))."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (effective,) = (line for line in lines if line.startswith("CapEff"))
+    return all(int(effective.split()[1], 16) >> each & 1 for each in capabilities)
+
+
+@pytest.mark.skipif(
+    not has_capabilities(CAP_SYS_ADMIN, CAP_SYS_NICE),
+    reason="not permitted, or only once each 0.1 s on the whole machine",
+)
+@pytest.mark.skipif(not AUTOGROUP.exists(), reason="this kernel has no autogroups")
+@pytest.mark.parametrize(("leads", "nice"), [(True, -10), (False, 0)])
+def test_safe_process_raises_the_priority_of_a_session_that_it_leads(
+    leads: bool, nice: int
+) -> None:
+    """Unless the process leads the session, the one that reads the nice value does."""
+    show = f"print(open({str(AUTOGROUP)!r}).read().split()[-1])"
+    ask = "from rt import priority; priority.set_high(safe=True)"
+    program = (
+        f"{ask}\n{show}"
+        if leads
+        else f"import subprocess, sys; subprocess.run([sys.executable, '-c', {ask!r}])\n{show}"
+    )
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, start_new_session=True
+    )
+    assert int(done.stdout) == nice
 
 
 def test_high_priority_has_a_short_switch_interval() -> None:

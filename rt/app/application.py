@@ -5,6 +5,7 @@ in one of its tasks ends it and propagates to its owner, in an exception group.
 """
 
 import functools
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Self
 
@@ -202,11 +203,20 @@ class Application(TaskOwner):
             self._serves = False  # it did not start, so the caller may try again
             raise
 
-    def make_service_node(self, name: str) -> Node:
+    def make_service_node(
+        self, name: str, immediate: Mapping[str, Callable[[], None]] | None = None
+    ) -> Node:
         """Return a node for the calls of a service.
 
         If the application has the router, no other process can take the name.
+
+        Args:
+            name: The name of the service.
+            immediate: See `rt.remote.Router.set_immediate_calls`; ignored unless the application
+                has the router.
         """
+        if self._router is not None and immediate is not None:
+            self._router.set_immediate_calls(name, immediate)
         identity = name if self._router is None else self._router.reserve(name)
         return nodes.service_node(self.config, identity)
 

@@ -201,6 +201,11 @@ class Lease:
         return self._table.cause_of(self._index)
 
     @property
+    def root_alive(self) -> bool:
+        """Whether the root's heartbeat is recent; without it, no lease is valid."""
+        return self._table.root_alive()
+
+    @property
     def held(self) -> bool:
         """Whether this process holds a lease that it can renew now."""
         table, index = self._table, self._index

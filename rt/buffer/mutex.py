@@ -88,10 +88,14 @@ class State(NamedTuple):
 
     @property
     def held(self) -> tuple[int, ...]:
-        """All zeros if the mutex is free, or if its owner died and the next caller recovers it."""
+        """All zeros if the mutex is free, or if its owner died and the next caller recovers it.
+
+        The count of users is left out: glibc decrements it before it frees the mutex, and if a
+        process is killed in between, the count stays wrong, which has no effect.
+        """
         if self.word & ~_WAITERS == _OWNER_DIED:
             return (0,)
-        return self.word & ~_WAITERS, self.depth, self.owner, self.users
+        return self.word & ~_WAITERS, self.depth, self.owner
 
 
 def kind() -> int:

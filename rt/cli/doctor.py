@@ -71,10 +71,16 @@ def command(
 
 def _environment(loaded: Callable[[], Loaded]) -> "Environment":
     from rt.doctor import Environment
+    from rt.doctor.running import running_config
 
     directory = Path.cwd()
     try:
         found = loaded()
     except ConfigError as error:
         return Environment(config=Config(), problem=str(error), directory=directory)
-    return Environment(config=found.config, origins=found.origins, directory=directory)
+    return Environment(
+        config=found.config,
+        origins=found.origins,
+        directory=directory,
+        running=running_config(found.config.instance),
+    )

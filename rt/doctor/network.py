@@ -26,7 +26,7 @@ def addresses(environment: Environment) -> Result:
     from rt.instance import Instance
 
     here = Instance.locate(environment.config.instance)
-    settings = environment.config.resolved(here.directory)
+    settings = environment.effective.resolved(here.directory)
     bound = [(option, address) for option, address in settings.addresses() if option != _SENT_TO]
     taken = [
         _Taken(option, address, why) for option, address in bound if (why := _refusal(address))
@@ -50,14 +50,15 @@ def keys(environment: Environment) -> Result:
     from rt.access.keyring import Keyring
     from rt.instance import Instance
 
-    settings = environment.config.resolved(Instance.locate(environment.config.instance).directory)
+    directory = Instance.locate(environment.config.instance).directory
+    settings = environment.effective.resolved(directory)
     network = open_listeners(settings)
     if not network:
-        return ok("the robot listens to this machine only")
+        return ok(f"{environment.whose} listens to this machine only")
     addresses = ", ".join(address for _, address in network)
     if settings.insecure:
         return warn(
-            f"whoever reaches {addresses} can drive the robot (insecure)",
+            f"whoever reaches {addresses} can drive {environment.whose} (insecure)",
             "take `insecure` away, and give each driver's station a key with `rt keys new NAME`",
         )
     place = key_directory(settings.keys_dir, settings.instance, folder=environment.directory)
@@ -85,7 +86,7 @@ def multicast(environment: Environment) -> Result:
     """A device update that is sent to its group arrives on this machine."""
     address = next(
         address
-        for option, address in environment.config.resolved(environment.directory).addresses()
+        for option, address in environment.effective.resolved(environment.directory).addresses()
         if option == _SENT_TO
     )
     host, _, port = address.removeprefix("udp://").rpartition(":")

@@ -28,12 +28,26 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
         origins: Where each value was given.
         problem: Why the options could not be loaded, or nothing.
         directory: The working directory of the robot.
+        running: The options of the robot that runs as this instance, which may have been started
+            with others; None if none runs.
     """
 
     config: Config
     origins: Mapping[str, str] = {}
     problem: str = ""
     directory: Path
+    running: Config | None = None
+
+    @property
+    def effective(self) -> Config:
+        """The options of the running robot if there is one, else those of this directory."""
+        return self.config if self.running is None else self.running
+
+    @property
+    def whose(self) -> str:
+        """What messages about the `effective` options call the robot."""
+        differs = self.running is not None and self.running != self.config
+        return "the running robot" if differs else "the robot"
 
 
 class Result(msgspec.Struct, frozen=True):

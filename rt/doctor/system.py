@@ -5,21 +5,15 @@ import importlib
 import io
 import os
 import platform
-import secrets
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
 
 import rt
 from rt.doctor.registry import Environment, Result, check, fail, ok, skip, warn
-
-if TYPE_CHECKING:
-    from rt.instance import Instance
+from rt.doctor.running import ask, is_stopped
 
 _OLDEST_PYTHON = (3, 11)
 _OLDEST_KERNEL = (5, 3)  # pidfd_open, by which a death is seen at once
-_ANSWER_TIMEOUT: Final = 5.0
-"""How long a robot that runs may take to say how it is (s)."""
 STDLIB_LIST = Path(__file__).with_name("stdlib.txt")
 """In the executable: the modules that the interpreter it was built from could import, one a line."""
 
@@ -84,13 +78,22 @@ def brake(environment: Environment) -> Result:
     from rt.instance import Instance
 
     here = Instance.locate(environment.config.instance)
-    if here.holder() is None:
+    holder = here.holder()
+    if holder is None:
         return skip("the robot does not run")
+    if is_stopped(holder.pid):
+        return fail(
+            f"the robot's process {holder.pid} is stopped, and its devices are disabled",
+            f"let it continue (kill -CONT {holder.pid}), or end it (kill -9 {holder.pid}) and start"
+            " the robot again",
+        )
     try:
-        children = _children(here)
+        children = ask(here, "status")
     except RemoteCallError as error:
-        return warn(
-            f"the robot does not answer: {error}", "see `rt logs`, or start the robot again"
+        return fail(
+            f"the robot, process {holder.pid}, does not answer: {error}",
+            f"see `rt logs`; if it stays so, end it (kill -9 {holder.pid}) and start the robot"
+            " again",
         )
     found = next((each for each in children if each["name"] == "brake"), None)
     if found is None:
@@ -104,30 +107,6 @@ def brake(environment: Environment) -> Result:
         found["status"] or f"{found['state']}: {found['reason']}",
         "see `rt logs`, or start the robot again if it stays so",
     )
-
-
-def _children(robot: "Instance") -> list[dict[str, Any]]:
-    """What a robot that runs says of its processes.
-
-    Raises:
-        RemoteCallError: It does not answer.
-    """
-    import trio
-    import zmq
-
-    from rt.remote import Client, SocketNode
-
-    async def ask() -> list[dict[str, Any]]:
-        router = f"ipc://{robot.path('router-frontend.sock')}"
-        async with Client(
-            SocketNode(zmq.DEALER, f"doctor-{secrets.token_hex(4)}", connections=[router])
-        ) as client:
-            answer: list[dict[str, Any]] = await client.issue_call(
-                "status", address="broker-service", timeout=_ANSWER_TIMEOUT
-            )
-            return answer
-
-    return trio.run(ask)
 
 
 @check("stdlib", on_request=True)

@@ -240,12 +240,21 @@ class Dispatcher(Handler):
         self._write_event.signal()
 
     def memory_overwritten(self, reason: str) -> None:
-        """End the mode and every lease because a buffer was overwritten. Returns at once."""
-        if (mode_run := self._current) is not None:
+        """End the mode, also one that is starting, and every lease: a buffer was overwritten.
+
+        Returns at once.
+        """
+        for mode_run in tuple(self._unreaped):
             mode_run.finish(ExecutionError(reason))
             self._stop_mode(mode_run, reason)
         if not self._closed:
             self._stop_motion(Bar.DAMAGED)
+
+    def end_mode(self, reason: str) -> None:
+        """End the current mode, if any. Returns at once."""
+        if (mode_run := self._current) is not None:
+            mode_run.finish(ExecutionError(reason))
+            self._stop_mode(mode_run, reason)
 
     @property
     def _idle_bar(self) -> Bar:
@@ -284,15 +293,12 @@ class Dispatcher(Handler):
         Raises:
             DeviceError: The device process has not confirmed in time that the devices are disabled.
         """
-        self._stop_motion()
-        mode_run = self._current
-        if mode_run is not None:
-            # Before any checkpoint, so that nothing opens its slot again.
-            self._stop_mode(mode_run, _IDLE)
-        for scope in self._pending_starts:
-            scope.cancel(_IDLE)
+        self.stop_immediately()
+        ending = tuple(self._unreaped)
         async with self._lock:
-            await _wait_closed(mode_run, within=self._end_limit)
+            with trio.move_on_after(self._end_limit, shield=True):
+                for mode_run in ending:
+                    await mode_run.channel_closed.wait()
         with trio.move_on_after(self._standstill_limit):
             while self._is_moving():  # noqa: ASYNC110 - the state is in shared memory
                 await trio.sleep(_STANDSTILL_POLL)
@@ -300,6 +306,20 @@ class Dispatcher(Handler):
         raise DeviceError(
             "the device process does not confirm that the devices are disabled: see the log"
         )
+
+    @property
+    def immediate(self) -> dict[str, Callable[[], None]]:
+        """The functions for `rt.remote.Router.set_immediate_calls`, by the name of the method."""
+        return {"idle": self.stop_immediately, "estop": self.estop}
+
+    def stop_immediately(self) -> None:
+        """End every lease, the mode and any mode that is starting: `idle` without the waiting."""
+        self._stop_motion()
+        if self._current is not None:
+            # Before any checkpoint, so that nothing opens its slot again.
+            self._stop_mode(self._current, _IDLE)
+        for scope in self._pending_starts:
+            scope.cancel(_IDLE)
 
     @route(inline=True, urgent=True)
     def estop(self) -> None:
@@ -407,6 +427,9 @@ class Dispatcher(Handler):
         mode_run = _ModeRun(await self._pool.acquire(), mode)
         channel = mode_run.process.child.channel
         assert channel is not None, "a ready process has a channel"
+        # From here on the process runs team code, which could use the slot of a session.
+        self._unreaped.add(mode_run)
+        self._on_mode(True)
         try:
             self._nursery.start_soon(self._attend, mode_run, channel)
             with (
@@ -420,8 +443,6 @@ class Dispatcher(Handler):
             mode_run.raise_unless_loaded()
             self._require_brake()
             self._current = mode_run
-            self._unreaped.add(mode_run)
-            self._on_mode(True)
             self._hint = (
                 self.driver.begin()
                 if self.driver is not None and self._driven_by_gamepad(mode)
@@ -500,24 +521,33 @@ class Dispatcher(Handler):
         self._pool.recycle(mode_run.process, reason)
 
     async def _stop_current(self, reason: str, *, within: float) -> None:
-        """End the current mode and wait for its process to exit; kill it after a time in s."""
-        mode_run = self._current
-        if mode_run is not None:
-            self._stop_mode(mode_run, reason)
-            with trio.CancelScope(shield=True):
-                with trio.move_on_after(within):
-                    await self._pool.wait_reaped(mode_run.process)
-                    return
+        """End the current mode and wait until no process of a mode is left.
+
+        Args:
+            reason: Why the mode ends.
+            within: How long the processes may take to exit before they are killed, in s.
+
+        Raises:
+            ExecutionError: A process is left.
+        """
+        if self._current is not None:
+            self._stop_mode(self._current, reason)
+        with trio.CancelScope(shield=True):
+            await self._wait_all_reaped(within)
+            for mode_run in self._unreaped:
                 self._pool.kill(mode_run.process)
-                with trio.move_on_after(self._end_limit):
-                    await self._pool.wait_reaped(mode_run.process)
+            await self._wait_all_reaped(self._end_limit)
+        if self._unreaped:
+            raise ExecutionError(
+                "the process of the last mode cannot be killed; stop the robot and start it again"
+            )
 
-
-async def _wait_closed(mode_run: _ModeRun | None, *, within: float) -> None:
-    """Wait, for at most a time in s, until a mode's process has closed its channel."""
-    if mode_run is not None:
-        with trio.move_on_after(within, shield=True):
-            await mode_run.channel_closed.wait()
+    async def _wait_all_reaped(self, within: float) -> None:
+        """Wait, for at most a time in s, until no process of a mode is left."""
+        with trio.move_on_after(within):
+            while self._unreaped:
+                await self._pool.wait_reaped(next(iter(self._unreaped)).process)
+                await trio.lowlevel.checkpoint()
 
 
 def _error(message: str, context: Mapping[str, Any]) -> ExecutionError:

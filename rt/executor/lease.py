@@ -56,7 +56,9 @@ NOT_RETURNING: Final = "team code does not return: every device is disabled unti
 _BUSY: Final = f"the computer is busy: {NOT_RETURNING}"
 _RESUMED: Final = "team code moves devices again"
 _LOOP_LATE: Final = "the executor's event loop was late: every device was disabled"
-_ROOT_LATE: Final = "the robot's main process was late: every device was disabled"
+_ROOT_LATE: Final = (
+    "the robot's main process does not respond: every device is disabled until it does"
+)
 _SUSPENDED: Final = "the executor was stopped or kept from running: every device was disabled"
 _STARVED: Final = (
     "the computer is busy: the executor waited for a processor, and every device was disabled"
@@ -101,6 +103,7 @@ class LeaseKeeper:
         self._main_delay: Callable[[], float] = lambda: 0.0
         self._main_grant = -math.inf
         self._main_waited = 0.0
+        self._root_late = False
         self._is_cut_off = False
         self._permitted_until = -math.inf
         self._last_heartbeat = -math.inf
@@ -260,11 +263,15 @@ class LeaseKeeper:
             self._holding = False
             if not self._lease.revoked:
                 late = f"{_STARVED}, {waited:.1f} s" if waited >= (now - before) / 2 else _LOOP_LATE
-                self._count_cutoff(late if now - before >= TIMEOUT else _ROOT_LATE)
+                self._root_late = now - before < TIMEOUT
+                self._count_cutoff(_ROOT_LATE if self._root_late else late)
             elif self._lease.cause not in DRIVER_BARS:
                 self._end(_END_REASONS.get(self._lease.cause, STOPPED))
             if self._closed:
                 return
+        if self._root_late and not self._lease.root_alive:
+            return
+        self._root_late = False
         if self._lease.begin():
             self._holding = True
             self._write_event.signal()

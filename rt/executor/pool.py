@@ -5,9 +5,7 @@ the next mode while the executor is busy. It exists only then, so an idle robot 
 process.
 """
 
-import contextlib
 import os
-import signal
 from typing import Final, NamedTuple
 
 import trio
@@ -112,9 +110,8 @@ class ExecutorPool:
     def kill(self, assignment: Assignment) -> None:
         """Kill a recycled process that has not ended yet."""
         child, pid = assignment
-        if pid is not None and child.status.pid == pid:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        if pid is not None:
+            child.kill_process(pid)
 
     async def _wait_ended(self, assignment: Assignment) -> None:
         child, pid = assignment

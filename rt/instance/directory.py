@@ -206,6 +206,7 @@ class Instance:
             try:
                 yield swept
             finally:
+                stale_files.end_processes(self.directory, stale_files.OWN_EXIT_TIMEOUT)
                 if self._is_held():
                     self._remove_stale(None)
                     with contextlib.suppress(OSError):
@@ -262,9 +263,9 @@ class Instance:
             os.close(fd)
 
     def _is_held(self) -> bool:
-        # Where the directory was removed under a running robot, another one may have taken the
-        # name.
-        return self._is_file(self._held) or not self.path("pid").exists()
+        # Where the directory was removed under a running robot, another robot, or anything else,
+        # may have its name.
+        return not self.directory.is_symlink() and self._is_file(self._held)
 
     def _is_file(self, fd: int) -> bool:
         """Whether a descriptor is of the file that has the lock's name now."""
@@ -303,6 +304,11 @@ class Instance:
     def _remove_stale(self, left: Holder | None) -> list[str]:
         timeout = stale_files.OWN_EXIT_TIMEOUT if left is None else stale_files.EXIT_TIMEOUT
         swept: list[str] = []
+        if left is not None and left.pid:
+            since = f", started {left.started}," if left.started else ""
+            swept.append(
+                f"the last robot, process {left.pid}{since} was killed: its log ends without a reason"
+            )
         if pids := stale_files.end_processes(self.directory, timeout):
             swept.append(
                 f"ended {len(pids)} processes of a robot that was killed: {', '.join(map(str, pids))}"

@@ -12,7 +12,7 @@ others.
 import contextlib
 import errno
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import trio
 import zmq
@@ -29,6 +29,9 @@ from rt.remote.quota import STATION_SCALE, Quota
 from rt.text import clip
 from rt.transport.counters import RouterCounters
 from rt.transport.zmq_socket import Socket
+
+IMMEDIATE_MAX = 64
+"""Maximum length of an immediate call in bytes; see `Router.set_immediate_calls`."""
 
 BURST = 64
 """Messages of one side that are routed before a checkpoint."""
@@ -117,6 +120,7 @@ class Router:
         self._quota = Quota()
         self._quota_of_station = Quota(STATION_SCALE)
         self._peer_tracker: PeerTracker | None = None
+        self._immediate_calls: dict[bytes, Mapping[str, Callable[[], None]]] = {}
         self._targets: tuple[StationSide | Socket, ...] = ()
 
     def reserve(self, service: str) -> bytes:
@@ -129,6 +133,19 @@ class Router:
         identity = self._reserved[name] = _RESERVED + os.urandom(16).hex().encode()
         self._public[identity] = name
         return identity
+
+    def set_immediate_calls(self, service: str, calls: Mapping[str, Callable[[], None]]) -> None:
+        """Set functions that the router calls as soon as it reads a call, to stop the robot.
+
+        The router delivers the call to its service as well, which answers it. There it may wait
+        behind many others, and it is refused above the service's high-water mark.
+
+        Args:
+            service: The name of the service.
+            calls: Functions by the name of a method without arguments. They return at once and
+                raise nothing. They are also called for a call that is then refused.
+        """
+        self._immediate_calls[service.encode()] = dict(calls)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Route messages until cancelled.
@@ -211,6 +228,8 @@ class Router:
             self._answer_hello(sender, source, back)
             return sender
         refusal = _refusal(sender, recipient, is_front=source is front)
+        if not refusal and len(payload) <= IMMEDIATE_MAX:
+            self._call_immediately(recipient, payload)
         if refusal or (excess := self._excess(sender, recipient, is_service=source is back)):
             self._answer(frames, source, lambda name: refusal or _OVER_QUOTA.format(name, excess))
             return None if refusal else sender
@@ -329,6 +348,16 @@ class Router:
         response = rpc.Response(message.id, (error(name), context), None)
         if self._reply(source, (sender, recipient, rpc.encode(response))):
             self.counters.answered += 1
+
+    def _call_immediately(self, recipient: bytes, payload: bytes) -> None:
+        """Call the function for an immediate call, if the message is one."""
+        calls = self._immediate_calls.get(recipient)
+        if calls is None:
+            return
+        with contextlib.suppress(RemoteProtocolError):
+            message = rpc.decode(payload)
+            if isinstance(message, rpc.Request | rpc.Notification) and not message.params:
+                calls.get(message.method, lambda: None)()
 
     def _reply(self, source: Socket | StationSide, frames: tuple[bytes, bytes, bytes]) -> bool:
         sent = try_send(source, frames)

@@ -4,6 +4,7 @@ logind removes /run/user/UID when the last session of a user ends. The children 
 without the sockets neither commands nor restarted children reach the robot.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import trio
@@ -21,13 +22,18 @@ INTERVAL = 1.0
 
 
 async def watch_directory(
-    instance: Instance, registrar: Registrar, log_file: Path | None = None
+    instance: Instance,
+    registrar: Registrar,
+    end_mode: Callable[[str], None],
+    log_file: Path | None = None,
 ) -> None:
     """Create the instance directory and its sockets again when they are removed, until cancelled.
 
     Args:
         instance: The instance.
         registrar: Owns the socket for sessions.
+        end_mode: Ends the current mode, with a reason. Called while the directory cannot be
+            created, because no command can end the mode then.
         log_file: The log file, whose path is recorded in the directory, or None.
     """
     logged = ""
@@ -46,6 +52,7 @@ async def watch_directory(
                     remedy="restart the robot; `loginctl enable-linger` keeps /run/user without a"
                     " session",
                 )
+            end_mode("commands do not reach the robot: see the log")
             continue
         logged = ""
         if restored:

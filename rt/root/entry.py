@@ -35,7 +35,10 @@ def main(arguments: list[str]) -> int:
             )
             return _USAGE_ERROR
     log_pipe = adopt_log_pipe()
-    (priority.set_high if role == "device" else priority.set_normal)()
+    if role == "device":
+        priority.set_high(safe=True)
+    else:
+        priority.set_normal()
     if role == "lint":
         from rt.lint import child as lint
 

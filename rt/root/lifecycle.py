@@ -47,6 +47,7 @@ async def run_robot(
     robot_task: RobotTask | None = None,
     name: str = "rt run",
     early: Sequence[int] = (),
+    notices: Sequence[str] = (),
 ) -> int:
     """Run a robot until a signal, an emergency stop, or the end of ``robot_task``.
 
@@ -57,6 +58,7 @@ async def run_robot(
         robot_task: Runs when all children are ready; the robot stops when it returns.
         name: The name of the robot in the log.
         early: Stop signals that arrived before.
+        notices: Warnings about the last robot and the machine, which are logged first.
 
     Returns:
         The exit code: 0 for an orderly stop, 255 for an emergency stop.
@@ -74,6 +76,9 @@ async def run_robot(
             if (log_file := LogFileWriter.of(config)) is not None:
                 await logs.nursery.start(log_file.run)
                 place.link_log(instance.directory, log_file.path)
+            # Not before, so that the log file has them too.
+            for notice in notices:
+                log.get_logger().warning(notice)
             logs.nursery.start_soon(watch_clock)
             write_event = WriteEvent()
             stack.callback(write_event.close)
@@ -184,11 +189,7 @@ def start(
         signals.capture_early_signals(*signals.stop_signals()) as early,
         instance.acquire() as warnings,
     ):
-        for warning in (
-            *warnings,
-            *filter(None, [key_directory(resolved.keys_dir, resolved.instance).hint]),
-        ):
-            log.get_logger().warning(warning)
+        hint = key_directory(resolved.keys_dir, resolved.instance).hint
         priority.set_high()
         with _suggest_free_ports(resolved):
             return trio.run(
@@ -199,6 +200,7 @@ def start(
                     robot_task=robot_task,
                     name=name,
                     early=early,
+                    notices=[*warnings, *filter(None, [hint])],
                 )
             )
 

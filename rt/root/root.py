@@ -167,10 +167,11 @@ class Root:
 
     def _on_child_change(self, status: ChildStatus) -> None:
         """Handle a new status of a child; some exits stop the robot."""
+        # First, because what follows may start a process and record its status.
+        self._children[status.name] = status
         self._verify_memory()
         if status.name == DEVICE and status.pid is None:
-            self._verify_buffers()
-        self._children[status.name] = status
+            self._verify_buffers(immediately=True)
         if status.name in (BRAKE, DEVICE):
             self._discard_unread(status)
         if status.name == BRAKE and not self.supervisor.ending:
@@ -303,11 +304,16 @@ class Root:
             "team code has overwritten the robot's shared memory; all devices are disabled",
         )
 
-    def _verify_buffers(self) -> None:
-        """End every mode if team code has overwritten a buffer, and replace the buffer."""
+    def _verify_buffers(self, *, immediately: bool = False) -> None:
+        """End every mode if team code has overwritten a buffer, and replace the buffer.
+
+        Args:
+            immediately: Whether to check all buffers even if they were checked a short time ago.
+        """
         if self._store is None or self.supervisor.ending:
             return
-        if (now := trio.current_time()) - self._buffers_checked_at >= BUFFERS_INTERVAL:
+        now = trio.current_time()
+        if immediately or now - self._buffers_checked_at >= BUFFERS_INTERVAL:
             self._buffers_checked_at = now
             damaged = self._store.find_damaged()
         else:
@@ -365,7 +371,13 @@ class Root:
                 self._registrar = registrar
                 self._bar_without_brake()
                 await nursery.start(registrar.run)
-                nursery.start_soon(watch_directory, self._instance, registrar, self._log_file)
+                nursery.start_soon(
+                    watch_directory,
+                    self._instance,
+                    registrar,
+                    self._dispatcher.end_mode,
+                    self._log_file,
+                )
                 nursery.start_soon(self._watch_brake)
                 nursery.start_soon(orphans.reap)
                 supervisor = self.supervisor
@@ -466,7 +478,10 @@ class Root:
                     driving=driving,
                 )
                 await app.nursery.start(self._dispatcher.run)
-                await app.make_service(self._dispatcher, app.make_service_node("executor-service"))
+                await app.make_service(
+                    self._dispatcher,
+                    app.make_service_node("executor-service", self._dispatcher.immediate),
+                )
                 yield app
 
     @contextlib.contextmanager

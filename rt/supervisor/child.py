@@ -151,6 +151,14 @@ class Child:
             self._perform(effect)
         self._timers_changed.set()
 
+    def kill_process(self, pid: int) -> None:
+        """Kill a process of this child and its group, unless it has ended.
+
+        Whether the child should run does not change.
+        """
+        if self._leader == pid:
+            group.signal_group(pid, signal.SIGKILL)
+
     async def until(self, condition: Callable[[ChildStatus], bool]) -> ChildStatus:
         """Wait until the status meets a condition or the child is finished; return the status.
 

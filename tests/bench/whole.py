@@ -140,13 +140,18 @@ async def _data_to_reader(robot: Robot, count: int, interval: float) -> list[flo
     motor = HandDevice(robot)
     await motor.connect()
     latencies = []
+    rest = {
+        param.name: param.default
+        for param in motor.device.peripheral.params
+        if param.readable and param.subscribed
+    }
     with BufferStore(CATALOG, robot.shm_prefix(), lock_timeout=0.01) as store:
         buffer = store.get_or_open(uid_of("polar-bear"), create=False)
         values = buffer._updates
         for number in range(1, count + 1):
-            frame = frames.encode(
-                DevData(*motor.device.peripheral.pack({"enc_pos": float(number)}))
-            )
+            # All subscribed values: a device that reports only some of them counts as silent.
+            values_sent = rest | {"enc_pos": float(number)}
+            frame = frames.encode(DevData(*motor.device.peripheral.pack(values_sent)))
             began = time.perf_counter()
             motor.line.sendall(frame)
             # Looked at without the lock: a reader that takes it all the time is no reader that a

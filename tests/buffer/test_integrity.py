@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rt import catalog
-from rt.buffer import BufferStore, DeviceBuffer
+from rt.buffer import BufferStore, DeviceBuffer, mutex
 from rt.buffer.arena import Arena
 from rt.buffer.integrity import CHECKS, STUCK_AFTER, Integrity, StuckLock
 from rt.buffer.layout import Header
@@ -199,6 +199,18 @@ def test_lock_of_a_killed_process_is_not_damage() -> None:
         assert check_repeatedly(Integrity(buffer, clock), clock) == ""
         buffer.set("enc_pos", 1.0)
         assert buffer.recoveries == 1
+
+
+def test_wrong_user_count_of_a_killed_process_is_not_damage() -> None:
+    """glibc decrements the count of users before it frees the mutex; a kill in between leaves -1."""
+    with Arena("test") as arena, BufferStore(catalog.load(), arena.prefix) as store:
+        buffer = store.get_or_open(UID)
+        buffer.valid = True
+        poke(buffer, _LOCK + mutex.State._fields.index("users") * 4, *[0xFF] * 4)
+        clock = Clock()
+        assert check_repeatedly(Integrity(buffer, clock), clock) == ""
+        buffer.set("enc_pos", 1.0)
+        assert check_repeatedly(Integrity(buffer, clock), clock) == ""
 
 
 def test_store_finds_and_replaces_damaged_buffers() -> None:

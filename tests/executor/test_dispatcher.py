@@ -449,6 +449,64 @@ async def test_surviving_process_is_killed_before_the_next_mode_moves(
         assert harness.drives(STANDBY_SLOT) or harness.drives(EXECUTOR_SLOT)
 
 
+@pytest.mark.parametrize("end", ["idle", "by itself"])
+async def test_process_of_an_ended_mode_is_killed_before_the_next(prefix: str, end: str) -> None:
+    async with open_dispatcher(prefix) as harness:
+        harness.processes[0].is_stubborn = True
+        first = await harness.begin()
+        if end == "idle":
+            await harness.dispatcher.idle()
+        else:
+            await first.send(Over("", {}))
+            await harness.until_idle()
+        await harness.begin("teleop", 1)
+        assert first.killed
+
+
+async def test_no_mode_begins_while_a_process_cannot_be_killed(
+    prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Pool, "kill", lambda *_: None)
+    async with open_dispatcher(prefix, end_limit=0.01) as harness:
+        harness.processes[0].is_stubborn = True
+        await harness.begin()
+        with pytest.raises(ExecutionError, match="the process of the last mode cannot be killed"):
+            await harness.dispatcher.teleop()
+
+
+async def test_sessions_are_barred_while_code_is_loaded(prefix: str) -> None:
+    async with open_dispatcher(prefix) as harness:
+        harness.nursery.start_soon(harness.dispatcher.auto)
+        await harness.processes[0].receive(Prepare)
+        assert harness.mode_changes == [(True, False)]
+
+
+async def test_memory_overwritten_while_loading_prevents_the_mode(prefix: str) -> None:
+    async with open_dispatcher(prefix) as harness:
+
+        async def load() -> None:
+            await harness.processes[0].receive(Prepare)
+            harness.dispatcher.memory_overwritten("a buffer was overwritten")
+
+        harness.nursery.start_soon(load)
+        with pytest.raises(ExecutionError, match="a buffer was overwritten"):
+            await harness.dispatcher.auto()
+        assert harness.processes[0].ended
+
+
+async def test_immediate_calls_stop_the_mode_and_the_robot(prefix: str) -> None:
+    async with open_dispatcher(prefix) as harness:
+        process = await harness.begin()
+        assert harness.drives(EXECUTOR_SLOT)
+        harness.dispatcher.immediate["idle"]()
+        assert not harness.drives(EXECUTOR_SLOT)
+        assert harness.dispatcher.mode() == "idle"
+        assert process.ended
+        await harness.dispatcher.idle()
+        harness.dispatcher.immediate["estop"]()
+        assert harness.stops == [False]
+
+
 async def test_loss_of_the_brake_ends_the_mode(prefix: str) -> None:
     async with open_dispatcher(prefix) as harness:
         process = await harness.begin()

@@ -49,11 +49,22 @@ class Bench:
         self.table.heartbeat()
         return bool(self.table.fresh_tokens())
 
-    def run(self, seconds: float, *, step: float = 0.02, main: bool = True) -> None:
-        """Advance the time with both threads working, or with a main that does not return."""
+    def run(
+        self, seconds: float, *, step: float = 0.02, main: bool = True, root: bool = True
+    ) -> None:
+        """Advance the time with both threads and the root working.
+
+        Args:
+            seconds: How far.
+            step: Time between two heartbeats, in s.
+            main: Whether main returns.
+            root: Whether the root responds.
+        """
         end = self.now + seconds
         while self.now < end:
             self.now += step
+            if root:
+                self.table.heartbeat()
             if main:
                 self.keeper.grant(self.now + 0.08)
             self.keeper.heartbeat()
@@ -298,6 +309,21 @@ def test_repeatedly_late_root_ends_the_mode(bench: Bench) -> None:
         bench.keeper.heartbeat()
     assert bench.ended
     assert not bench.moves
+
+
+def test_log_reports_no_motion_while_the_root_is_silent(bench: Bench) -> None:
+    bench.run(1)
+    (holder,) = bench.table.holders()
+    with structlog.testing.capture_logs() as logs:
+        bench.keeper._log = structlog.get_logger()
+        bench.run(0.2, root=False)
+        bench.table.lapse(holder)
+        bench.run(1, root=False)
+        late = "the robot's main process does not respond: every device is disabled until it does"
+        assert [entry["event"] for entry in logs] == [late]
+        bench.run(0.1)
+    assert bench.moves
+    assert [entry["event"] for entry in logs] == [late, "team code moves devices again"]
 
 
 async def test_root_revokes_the_lease_of_a_finished_mode(bench: Bench) -> None:

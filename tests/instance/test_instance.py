@@ -130,6 +130,22 @@ def test_a_robot_that_ends_frees_its_instance(
         assert swept == []
 
 
+@pytest.mark.parametrize("linked", [True, False])
+def test_what_has_taken_the_place_of_the_directory_is_not_emptied(
+    instance: Instance, tmp_path: Path, linked: bool
+) -> None:
+    other = tmp_path / "other"
+    (other / "home").mkdir(parents=True)
+    (other / "home" / "thesis").write_text("years of work")
+    with instance.acquire():
+        instance.directory.rename(tmp_path / "moved")
+        if linked:
+            instance.directory.symlink_to(other)
+        else:
+            other.rename(instance.directory)
+    assert (instance.directory / "home" / "thesis").read_text() == "years of work"
+
+
 def test_what_a_killed_robot_left_is_swept(
     instance: Instance, holder: "subprocess.Popen[bytes]"
 ) -> None:
@@ -140,8 +156,10 @@ def test_what_a_killed_robot_left_is_swept(
     assert instance.holder() is None
     with instance.acquire() as swept:
         assert not instance.path("router.sock").exists()
-        assert len(swept) == 1
-        assert "router.sock" in swept[0]
+        assert [sentence.split(",")[0] for sentence in swept[:1]] == ["the last robot"]
+        assert "was killed" in swept[0]
+        assert len(swept) == 2
+        assert "router.sock" in swept[1]
 
 
 @pytest.mark.parametrize("patience", [0.0, 1.0])

@@ -18,6 +18,7 @@ from rt.errors import InstanceBusyError, RemoteCallError
 from rt.protocol import rpc
 from rt.remote import Client, Handler, Router, Service, SocketNode, route
 from rt.remote.quota import Quota
+from rt.remote.router import IMMEDIATE_MAX
 from rt.transport.zmq_socket import Socket
 
 
@@ -354,6 +355,29 @@ async def test_reserved_name_cannot_be_taken(tmp_path: Path) -> None:
                 await client.call.echo(1, address="ecko-service")
             assert "did you mean echo-service" in str(info.value)
             assert "\\x01" not in str(info.value)
+
+
+async def test_immediate_call_acts_though_its_service_is_absent(tmp_path: Path) -> None:
+    acted: list[str] = []
+    async with routing(f"ipc://{tmp_path}/f", backend=f"ipc://{tmp_path}/b") as (router, _):
+        router.set_immediate_calls("slow-service", {"halt": lambda: acted.append("halt")})
+        async with Client(SocketNode(zmq.DEALER, connections=router.frontends)) as client:
+            refused: list[tuple[str, list[int | str]]] = [
+                ("halt", [1]),
+                ("other", []),
+                ("halt", ["x" * IMMEDIATE_MAX]),
+            ]
+            for method, params in refused:
+                with pytest.raises(RemoteCallError, match="slow-service"):
+                    await client.issue_call(method, *params, address="slow-service")
+            assert acted == []
+            with pytest.raises(RemoteCallError, match="slow-service"):
+                await client.issue_call("halt", address="slow-service")
+            assert acted == ["halt"]
+            await client.issue_call("halt", address="slow-service", notification=True)
+            with pytest.raises(RemoteCallError, match="other-service"):
+                await client.issue_call("halt", address="other-service")
+            assert acted == ["halt", "halt"]
 
 
 async def test_service_with_reserved_name_gets_disconnect_notifications(tmp_path: Path) -> None:

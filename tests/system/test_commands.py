@@ -1,6 +1,7 @@
 """What a newcomer types first."""
 
 import json
+import os
 import signal
 import subprocess
 
@@ -110,6 +111,30 @@ async def test_emulated_devices_join_a_robot(robot: Robot) -> None:
         process.send_signal(signal.SIGINT)
         with trio.fail_after(PATIENCE):
             await process.wait()
+
+
+async def test_doctor_judges_the_running_robot(robot: Robot) -> None:
+    await robot.start("--bind", "0.0.0.0", "--insecure")
+    done = await robot.command("doctor", "--json", "--only", "keys")
+    (finding,) = json.loads(done.stdout)
+    assert finding["status"] == "warn"
+    assert "can drive the running robot (insecure)" in finding["fact"]
+
+
+async def test_doctor_reports_a_stopped_robot(robot: Robot) -> None:
+    await robot.start()
+    os.kill(robot.root(), signal.SIGSTOP)
+    try:
+        done = await robot.command("doctor", "--json", "--only", "brake")
+    finally:
+        os.kill(robot.root(), signal.SIGCONT)
+    (finding,) = json.loads(done.stdout)
+    assert (finding["status"], done.returncode) == ("fail", 1)
+    process = robot.root()
+    assert (
+        finding["fact"] == f"the robot's process {process} is stopped, and its devices are disabled"
+    )
+    assert f"kill -CONT {process}" in finding["remedy"]
 
 
 async def test_doctor_says_that_this_machine_is_fit(robot: Robot) -> None:

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 import trio
 from support.board import PARAM, Board
+from support.driving import comes_to_rest
 from support.robot import PATIENCE, WAITING, Plug, Robot
 
 from rt.broker.driver import SILENCE
@@ -263,7 +264,6 @@ async def test_a_second_station_is_refused_until_it_takes_over(robot: Robot) -> 
         nursery.start_soon(first.hold, PUSHED, 1_000_000)
         await second.hold(PULLED)
         refused = await robot.logged("gamepad update refused")
-        since = len(board.messages)
         await second.hold(PULLED)
         assert set(board.duty_cycles()) == {0.5}
 
@@ -279,8 +279,9 @@ async def test_a_second_station_is_refused_until_it_takes_over(robot: Robot) -> 
             done = await robot.command("call", "take_control")
             assert done.returncode == 0, done.stderr
             await robot.logged("control taken over", station=refused["station"])
+            await comes_to_rest(robot, board)
+            since = len(board.messages)
             pulling.cancel_scope.cancel()
-        since = await board.disabled(since)
         await second.hold(PULLED)
         assert board.duty_cycles(since) == [], "the second station's stick was not at rest"
         since = len(board.messages)

@@ -101,7 +101,7 @@ async def test_robot_outlives_its_directory(
     nursery.cancel_scope.cancel()
 
 
-async def test_directory_that_cannot_be_made_again_costs_no_process(
+async def test_directory_that_cannot_be_made_again_ends_the_mode_and_no_process(
     robot: Robot, nursery: trio.Nursery
 ) -> None:
     motor = await driving(robot)
@@ -109,14 +109,17 @@ async def test_directory_that_cannot_be_made_again_costs_no_process(
     shutil.rmtree(runtime)
     runtime.write_text("a file where XDG_RUNTIME_DIR was")
     await robot.logged("cannot restore the instance directory")
-    await motor.written(duty_cycle=0.5, since=len(motor.messages))
+    await robot.logged("mode ended", reason="commands do not reach the robot: see the log")
+    await motor.disabled(0)
     runtime.unlink()
     runtime.mkdir(mode=0o700)
     await robot.logged(MENDED)
-    assert await robot.call("mode") == "teleop"
+    assert await robot.call("mode") == "idle"
     assert not [
         entry for entry in robot.log if entry["event"] in {"child is backoff", "child is killing"}
     ]
+    await until_called(robot, "teleop")
+    await motor.written(duty_cycle=0.5, since=len(motor.messages))
     assert await robot.stop() == 0
     assert robot.leftovers() == []
     nursery.cancel_scope.cancel()
