@@ -1,4 +1,4 @@
-"""The linter and the options that are set from afar, on a whole robot and from the executable."""
+"""The linter and remote changes of options, on a whole robot and from the executable."""
 
 import contextlib
 import json
@@ -178,7 +178,7 @@ class TestOptions:
     async def test_what_may_not_be_set_is_one_sentence(self, robot: Robot) -> None:
         await robot.start()
         for options, said in {
-            '{"bind": "0.0.0.0"}': "bind cannot be set from afar, because it decides who reaches the robot",
+            '{"bind": "0.0.0.0"}': "bind cannot be set remotely, because it decides who reaches the",
             '{"dev_poll_interval": 9}': "dev_poll_interval = 9 is not a number from 0.001 to 1 (s)",
             '{"dev_pol_interval": 1}': "did you mean dev_poll_interval?",
             '{"exec_module": "/etc/passwd"}': "because it lies outside of",
