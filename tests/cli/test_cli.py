@@ -91,7 +91,7 @@ class TestGroup:
             )
         assert (done.returncode, done.stderr) == (
             74,
-            b"rt: what this prints cannot be written: No space left on device\n",
+            b"rt: cannot write output: No space left on device\n",
         )
 
     @pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
@@ -118,7 +118,7 @@ class TestGroup:
     def test_an_unknown_verb_is_told_the_nearest(self, command: Command) -> None:
         result = command("confg")
         assert result.returncode == 2
-        assert result.stderr.splitlines()[0] == "rt: there is no verb 'confg'; did you mean config?"
+        assert result.stderr.splitlines()[0] == "rt: unknown verb 'confg'; did you mean config?"
 
     @pytest.mark.parametrize(
         ("verb", "method"),
@@ -136,10 +136,7 @@ class TestGroup:
     ) -> None:
         result = command(verb)
         assert result.returncode == 2
-        assert (
-            result.stderr.splitlines()[0]
-            == f"rt: there is no verb {verb!r}: use `rt call {method}`"
-        )
+        assert result.stderr.splitlines()[0] == f"rt: unknown verb {verb!r}; use `rt call {method}`"
 
     def test_methods_that_are_used_as_verbs_are_no_verbs_and_exist(self) -> None:
         assert not METHODS_AS_VERBS.keys() & VERBS.keys()
@@ -224,9 +221,7 @@ class TestErrors:
         monkeypatch.chdir(gone)
         gone.rmdir()
         assert main.run(["config", "port_base"]) == 66
-        message = (
-            "rt: the directory that this shell is in has been removed: change to another one\n"
-        )
+        message = "rt: the current directory was removed; change to another one\n"
         assert capsys.readouterr().err == message
 
     @pytest.mark.parametrize(

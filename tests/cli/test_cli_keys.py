@@ -26,7 +26,7 @@ def here(tmp_path: Path, monkeypatch: Shell) -> Iterator[Path]:
 
 def test_a_key_is_made_listed_and_revoked(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main.run(["keys", "new", "blue"]) == 0
-    assert capsys.readouterr().out.startswith("blue.rtkey: move it to the station")
+    assert capsys.readouterr().out.startswith("wrote blue.rtkey; move it to the station")
     assert (here / "blue.rtkey").stat().st_mode & 0o777 == 0o600
     assert main.run(["keys", "list", "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)
@@ -35,8 +35,7 @@ def test_a_key_is_made_listed_and_revoked(here: Path, capsys: pytest.CaptureFixt
     assert capsys.readouterr().out.startswith("blue  made 20")
     assert main.run(["keys", "revoke", "blue"]) == 0
     assert (
-        capsys.readouterr().out
-        == "blue is revoked: a robot that runs throws it out within a second\n"
+        capsys.readouterr().out == "revoked blue; a running robot disconnects it within a second\n"
     )
     assert main.run(["keys", "list"]) == 0
     assert "`rt keys new NAME` makes one" in capsys.readouterr().err
@@ -76,7 +75,7 @@ def test_key_that_is_written_into_a_project_is_warned_about(
     (here / sign).touch()
     (here / "team").mkdir()
     assert main.run(["keys", "new", "blue", "--output", "team/blue.rtkey"]) == 0
-    assert "lies in the project's folder" in capsys.readouterr().err
+    assert "is in the project" in capsys.readouterr().err
 
 
 def test_a_key_goes_where_it_is_wanted(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -91,7 +90,9 @@ def test_a_file_in_the_way_is_kept_and_no_key_is_made(
 ) -> None:
     (here / "blue.rtkey").write_text("precious")
     assert main.run(["keys", "new", "blue"]) == 78
-    assert capsys.readouterr().err == "rt: blue.rtkey exists; choose another file with --output\n"
+    assert (
+        capsys.readouterr().err == "rt: blue.rtkey already exists; use another file with --output\n"
+    )
     assert not (here / "state").exists()
 
 
@@ -118,7 +119,7 @@ def test_a_mistyped_station_is_answered_with_the_nearest(
 ) -> None:
     main.run(["keys", "new", "blue", "--output", "-"])
     assert main.run(["keys", "revoke", "bule"]) == 78
-    assert "no station 'bule' has a key; did you mean blue?" in capsys.readouterr().err
+    assert "no key for a station 'bule'; did you mean blue?" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

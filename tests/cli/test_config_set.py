@@ -58,7 +58,7 @@ class TestSet:
         done = rt("config", "set", "dev_poll_interval", "0.05")
         assert done == (
             0,
-            "dev_poll_interval: 0.05 s (from set_option), from the next start on\n",
+            "dev_poll_interval: 0.05 s (from set_option); takes effect at the next start\n",
             "",
         )
         assert shown(rt, "dev_poll_interval") == {"value": 0.05, "origin": "set_option"}
@@ -101,7 +101,7 @@ class TestSet:
             ),
             (["log_level", "info", "error"], "log_level takes one value"),
             (["log_level.x", "info"], "log_level has no entries"),
-            (["instance", "second"], "set instance in rt.toml, or by --instance"),
+            (["instance", "second"], "set it in rt.toml or by --instance"),
             (["dev_name.12", "7"], "invalid device name '12'"),
             (["dev_name", "arm"], "is not NAME:VALUE"),
             (["exec_module", "a\udcff.py"], "'a\\udcff.py' is not valid text"),
@@ -151,10 +151,10 @@ class TestUnset:
         done = rt("config", "unset", "update_interval", "dev_name.arm")
         assert (
             done.out.splitlines()[0]
-            == "update_interval: 0.1 s (from default), from the next start on"
+            == "update_interval: 0.1 s (from default); takes effect at the next start"
         )
         assert overrides.read(state) == {"dev_name": {"leg": "8"}}
-        assert rt("config", "unset", "--all").out == "nothing is kept any more\n"
+        assert rt("config", "unset", "--all").out == "all values removed\n"
         assert overrides.read(state) == {}
 
     def test_what_was_not_set_is_no_trouble_but_an_unknown_name_is(self, rt: Rt) -> None:

@@ -158,7 +158,7 @@ class TestOptions:
         assert "set_option" in (await robot.command("config", "dev_poll_interval")).stdout
 
         await robot.start()
-        assert b"set over rt.toml: dev_name, dev_poll_interval" in robot.errors
+        assert b"overrides of rt.toml: dev_name, dev_poll_interval" in robot.errors
         assert await robot.call("get_option", "dev_poll_interval") == 0.05
         assert await robot.call("get_option", "dev_name.arm") == uid
         assert (

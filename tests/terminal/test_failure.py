@@ -23,8 +23,8 @@ WRONG = {
     ),
     ("completion", "tcsh"): "SHELL: 'tcsh' is not one of bash, zsh, fish; did you mean zsh?",
     ("init", "here", "there"): "got unexpected extra argument (there)",
-    ("keys", "revok"): "rt keys has no verb 'revok'; did you mean revoke?",
-    ("keys", "zzz"): "rt keys has no verb 'zzz'; there are list, new, revoke",
+    ("keys", "revok"): "rt keys: unknown verb 'revok'; did you mean revoke?",
+    ("keys", "zzz"): "rt keys: unknown verb 'zzz'; its verbs: list, new, revoke",
 }
 
 
@@ -34,7 +34,7 @@ def test_a_wrong_call_is_one_sentence_and_where_to_read_more(
 ) -> None:
     assert main.run(arguments) == 2
     verb = " ".join(arguments[:1])
-    assert capsys.readouterr().err == f"rt: {WRONG[arguments]}\nrt: `rt {verb} --help` tells more\n"
+    assert capsys.readouterr().err == f"rt: {WRONG[arguments]}\nrt: see `rt {verb} --help`\n"
 
 
 def test_a_flag_without_its_value_or_with_one_too_many_is_named(
@@ -65,7 +65,7 @@ def test_room_that_is_missing_elsewhere_is_not_said_of_the_output(
     assert status() == 70  # the limit of inotify, say
     assert "internal error: OSError" in capsys.readouterr().err
     assert status("/dev/shm/rt") == 74
-    assert capsys.readouterr().err == "rt: /dev/shm/rt cannot be written: No space left on device\n"
+    assert capsys.readouterr().err == "rt: cannot write /dev/shm/rt: No space left on device\n"
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def test_bad_frames_and_dropped_writes_are_seen_at_every_width(width: int) -> No
 def test_devices_without_names_are_told_with_lines_that_can_be_copied() -> None:
     motors = [row(uid=str(number), type="polar-bear") for number in range(20)]
     text = drawn(120, [row(uid="77", type="rfid", name="my_polar_bear_2"), *motors])
-    assert "20 devices have no name; name them in rt.toml, under [dev_name]" in text
+    assert "20 devices have no name; name them in rt.toml under [dev_name]" in text
     assert 'my_polar_bear = "0"\nmy_polar_bear_3 = "1"\n' in "\n".join(
         map(str.rstrip, text.splitlines())
     )
