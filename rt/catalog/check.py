@@ -187,7 +187,7 @@ def _params(table: str, spec: _PeripheralSpec, problems: list[Problem]) -> list[
             params.append(param)
     if len(ids) == len(spec.params):
         _check_ids(ids, reporter(problems, table))
-    if sum(ctypes.sizeof(param.platform_type) for param in params) > MAX_BYTES:
+    if sum(param.size for param in params) > MAX_BYTES:
         reporter(problems, table)(
             "params", NO_VALUE, f"their values take more than {MAX_BYTES} bytes together"
         )
@@ -247,7 +247,7 @@ def _param(spec: _ParameterSpec, number: int, report: Report, *, smart: bool) ->
         writeable=spec.writeable,
         subscribed=subscribed,
     )
-    size = ctypes.sizeof(param.platform_type)
+    size = param.size
     if smart and size > VALUES_MAX:
         report(
             "type",

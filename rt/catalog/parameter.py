@@ -174,6 +174,11 @@ class Parameter(NamedTuple):
         return _platform_type(self.ctype)
 
     @property
+    def size(self) -> int:
+        """The bytes of a value on the wire."""
+        return ctypes.sizeof(self.platform_type)
+
+    @property
     def is_simple(self) -> bool:
         """Whether the parameter is a single value, not an array."""
         return self.ctype in _FORMATS or self.ctype is ctypes.c_double

@@ -71,9 +71,9 @@ def _values_of(param: Parameter) -> st.SearchStrategy[float]:
 
 
 def test_values_of_the_wrong_length_are_malformed() -> None:
-    with pytest.raises(RemoteProtocolError, match="take 4 bytes, not 3"):
+    with pytest.raises(RemoteProtocolError, match="expected 4 bytes of values, got 3"):
         CATALOG["polar-bear"].unpack(1, bytes(3))
-    with pytest.raises(RemoteProtocolError, match="no parameters beyond 3"):
+    with pytest.raises(RemoteProtocolError, match="has only 3 parameters"):
         CATALOG["limit-switch"].unpack(0b1000, bytes(1))
 
 

@@ -358,9 +358,7 @@ class TestMessages:
             "format-msg", stdin='{"type": "PING"}\n\n{"type": "PIN"}\n{"type": "DEV_DISABLE"}\n'
         )
         assert (result.returncode, result.stdout) == (1, "02100210\n02160216\n")
-        assert (
-            result.stderr == 'rt: line 3, character 2: there is no type "PIN": did you mean PING?\n'
-        )
+        assert result.stderr == 'rt: line 3, character 2: unknown type "PIN": did you mean PING?\n'
 
     def test_the_lines_of_one_are_the_lines_of_the_other(self, command: Command) -> None:
         frames = "0415070307efbeadde0132\n02100210\n"

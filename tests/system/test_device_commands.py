@@ -319,7 +319,7 @@ class TestMessages:
         assert (done.returncode, done.stdout.split()) == (1, ["02100210", "02160216"])
         assert (
             done.stderr
-            == "rt: argument 2, character 53: duty_cycle has to be a number, -1 to 1, not 2\n"
+            == "rt: argument 2, character 53: duty_cycle must be a number, -1 to 1, not 2\n"
         )
         done = await shell(
             robot,
