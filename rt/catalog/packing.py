@@ -51,11 +51,12 @@ class Packing:
             KeyError: A value is missing.
             TypeError: A value has a wrong type or shape, or does not fit its type.
         """
-        layout, params, has_arrays = self._layout(bitmap)
+        layout, names, arrays = self._layout(bitmap)
+        items = [values[name] for name in names]
         try:
-            if has_arrays:
-                return layout.pack(*[_pack_item(param, values[param.name]) for param in params])
-            return layout.pack(*[values[param.name] for param in params])
+            for index, param in arrays:
+                items[index] = _pack_array(param, items[index])
+            return layout.pack(*items)
         except (struct.error, OverflowError) as error:
             raise TypeError(str(error)) from None
 
@@ -65,13 +66,13 @@ class Packing:
         Raises:
             ValueError: ``data`` has not the length that `slices` returns.
         """
-        layout, params, has_arrays = self._layout(bitmap)
+        layout, names, arrays = self._layout(bitmap)
         if len(data) != layout.size:
             raise ValueError(f"expected {layout.size} bytes of values, got {len(data)}")
-        items = layout.unpack(data)
-        if has_arrays:
-            items = tuple(map(_unpack_item, params, items))
-        return {param.name: item for param, item in zip(params, items, strict=True)}
+        values = dict(zip(names, layout.unpack(data), strict=True))
+        for index, param in arrays:
+            values[names[index]] = unpack_value(param, values[names[index]])
+        return values
 
     def split(self, bitmap: int, limit: int) -> list[int]:
         """Split a bitmap into parts whose values take at most ``limit`` bytes each."""
@@ -101,11 +102,14 @@ class Packing:
             position += size
         return position, tuple(runs)
 
-    def _make_layout(self, bitmap: int) -> tuple[struct.Struct, tuple[Parameter, ...], bool]:
-        params = tuple(param for param in self._params if bitmap >> param.id & 1)
+    def _make_layout(
+        self, bitmap: int
+    ) -> tuple[struct.Struct, tuple[str, ...], tuple[tuple[int, Parameter], ...]]:
+        """Return the format of a bitmap with arrays as bytes, its names, and its arrays."""
+        params = [param for param in self._params if bitmap >> param.id & 1]
         formats = [param.format if param.is_simple else f"{param.size}s" for param in params]
-        has_arrays = not all(param.is_simple for param in params)
-        return struct.Struct("<" + "".join(formats)), params, has_arrays
+        arrays = tuple((i, param) for i, param in enumerate(params) if not param.is_simple)
+        return struct.Struct("<" + "".join(formats)), tuple(param.name for param in params), arrays
 
 
 def pack_value(param: Parameter, value: Any) -> bytes:
@@ -124,18 +128,12 @@ def unpack_value(param: Parameter, data: bytes) -> Any:
     return _nest(param.platform_type, iter(struct.unpack("<" + param.format, data)))
 
 
-def _pack_item(param: Parameter, value: Any) -> Any:
-    if param.is_simple:
-        return value
+def _pack_array(param: Parameter, value: Any) -> bytes:
     if not isinstance(value, bytes):
         return pack_value(param, value)
     if len(value) != param.size:
         raise TypeError(f"{param.name} has {len(value)} bytes, expected {param.size}")
     return value
-
-
-def _unpack_item(param: Parameter, item: Any) -> Any:
-    return item if param.is_simple else unpack_value(param, item)
 
 
 def _flatten(ctype: Any, value: Any) -> Iterator[Any]:

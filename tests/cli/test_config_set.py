@@ -122,7 +122,7 @@ class TestSet:
 
     def test_a_catalog_with_which_no_robot_starts_is_refused(self, rt: Rt, state: Path) -> None:
         assert (
-            "absent.toml: the catalog cannot be read"
+            "absent.toml: cannot read the catalog"
             in rt("config", "set", "dev_catalog", "absent.toml").err
         )
         assert overrides.read(state) == {}

@@ -274,7 +274,7 @@ class TestNames:
     ) -> None:
         await robot.connected(switch)
         path = robot.folder / "empty" / "rt.toml"
-        remedy = "rt.toml is newer than the robot: start `rt run` again"
+        remedy = "rt.toml is newer than the robot; restart `rt run`"
         arguments = [("read", "claw"), ("write", "claw", "x=1"), ("devices", "claw")]
         for each in arguments:
             assert remedy not in sentence(await robot.command(*each))
