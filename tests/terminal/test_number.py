@@ -1,4 +1,4 @@
-"""Numbers as flags take them."""
+"""The number type of flags."""
 
 import click
 import pytest
@@ -9,7 +9,7 @@ from rt.terminal.number import Number
 
 
 @given(st.floats(), st.floats(-5, 5), st.floats(0, 5))
-def test_a_number_is_between_its_limits_or_refused(value: float, least: float, span: float) -> None:
+def test_number_outside_limits_is_refused(value: float, least: float, span: float) -> None:
     kind = Number(least, least + span)
     if least <= value <= least + span:
         assert kind.convert(repr(value), None, None) == value
@@ -28,7 +28,7 @@ def test_a_number_is_between_its_limits_or_refused(value: float, least: float, s
         (Number(1, 5, whole=True), "a whole number from 1 to 5"),
     ],
 )
-def test_what_is_allowed_is_said_as_options_say_it(kind: Number, allowed: str) -> None:
+def test_error_describes_allowed_numbers(kind: Number, allowed: str) -> None:
     assert kind.allowed == allowed
     with pytest.raises(click.BadParameter, match=allowed):
         kind.convert("nan", None, None)
