@@ -10,6 +10,23 @@ from rt.client import completers
 from rt.client.options import click_options, text_of
 from rt.terminal.console import console
 
+HELP = """\
+Show the options, their values and the origins of the values.
+
+\b
+rt config set NAME VALUE...     set an option; takes effect at the next start
+rt config unset NAME...         undo that
+
+A value comes from, in increasing priority: the default, rt.toml, `rt config set` or `rt call
+set_option`, a variable, a flag. The variable of an option is RT_ and its name in capitals, such
+as RT_PORT_BASE. Other variables are RT_CONFIG, which names the rt.toml to read, RT_INSTANCE_DIR
+and RT_CHILD, which rt sets in the processes of a robot, and RT_BINARY, the executable that the
+system tests start.
+
+In addresses, {bind} is the option bind, {port0} to {port4} are the ports from port_base on, and
+{dir} is the directory of this instance.
+"""
+
 
 class _Config(click.Command):
     """A command with the subcommands `set` and `unset`. No option has one of these names."""
@@ -30,28 +47,14 @@ class _Config(click.Command):
         return super().make_context(info_name, args, parent, **extra)
 
 
-@click.command(cls=_Config, short_help="Show the options, or set one.")
+@click.command(cls=_Config, help=HELP)
 @click.argument("names", nargs=-1, metavar="[OPTION]...", shell_complete=completers.options)
 @click.option(
     "--json", "as_json", is_flag=True, help="Print value and origin of each option as JSON."
 )
 @click_options()
 def command(names: tuple[str, ...], as_json: bool, loaded: config.Loaded) -> None:
-    r"""Show the options, their values and the origins of the values.
-
-    \b
-    rt config set NAME VALUE...     set an option; takes effect at the next start
-    rt config unset NAME...         undo that
-
-    A value comes from, in increasing priority: the default, rt.toml, `rt config set` or `rt call
-    set_option`, a variable, a flag. The variable of an option is RT_ and its name in capitals, such
-    as RT_PORT_BASE. Other variables are RT_CONFIG, which names the rt.toml to read, RT_INSTANCE_DIR
-    and RT_CHILD, which rt sets in the processes of a robot, and RT_BINARY, the executable that the
-    system tests start.
-
-    In addresses, {bind} is the option bind, {port0} to {port4} are the ports from port_base on, and
-    {dir} is the directory of this instance.
-    """
+    """Show the options, their values and the origins of the values."""
     chosen = [config.find_option(name, "rt config") for name in names] or list(
         config.OPTIONS.values()
     )

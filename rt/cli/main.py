@@ -194,7 +194,7 @@ def _instances(
 @click.option(
     "--debug/--no-debug",
     default=None,
-    help="Slow-step and task diagnostics, and tracebacks of errors.",
+    help="Log tracebacks of errors, and the tasks that block the event loop.",
 )
 def cli(instance: str | None, debug: bool | None) -> None:
     """Accept the flags before the verb. The verb reads them from the context."""

@@ -191,7 +191,7 @@ def test_options_and_values_are_completed(
 
 
 def test_set_and_unset_have_help(rt: Rt) -> None:
-    assert "rt config set NAME VALUE" in rt("config", "--help").out
+    assert "\n  rt config set NAME VALUE" in rt("config", "--help").out
     assert "Usage: rt config set [OPTIONS] NAME VALUE..." in rt("config", "set", "--help").out
     assert "Usage: rt config unset [OPTIONS] NAME..." in rt("config", "unset", "--help").out
 
