@@ -181,7 +181,7 @@ class TestOptions:
             '{"bind": "0.0.0.0"}': "bind cannot be set remotely, because it decides who reaches the",
             '{"dev_poll_interval": 9}': "dev_poll_interval = 9 is not a number from 0.001 to 1 (s)",
             '{"dev_pol_interval": 1}': "did you mean dev_poll_interval?",
-            '{"exec_module": "/etc/passwd"}': "because it lies outside of",
+            '{"exec_module": "/etc/passwd"}': "because it is outside of",
         }.items():
             done = await robot.command("call", "set_option", options)
             assert (done.returncode, done.stdout) == (1, "")
