@@ -31,7 +31,6 @@ DEVICES = {
 
 _INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
 _MIN_DRIVE_TIME = 1.0
-PORTS = 5
 
 
 @click.command()
@@ -124,10 +123,10 @@ def _free_instance() -> str:
 
 def _free_ports(first: int) -> int:
     """Return the first free port base from ``first`` on, so a demo can run next to a robot."""
-    for base in range(first, first + 40 * PORTS, PORTS):
+    for base in range(first, first + 40 * lifecycle.PORTS, lifecycle.PORTS):
         if all(
             _is_free(base + number, kind)
-            for number in range(PORTS)
+            for number in range(lifecycle.PORTS)
             for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM)
         ):
             return base

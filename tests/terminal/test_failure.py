@@ -80,6 +80,6 @@ def test_exhausted_resources_are_no_internal_error(
     capsys: pytest.CaptureFixture[str], error: Exception, words: str
 ) -> None:
     assert failure.report(error, debug=False) == 71
-    told = capsys.readouterr().err
-    assert words in told
-    assert "internal" not in told
+    message = capsys.readouterr().err
+    assert words in message
+    assert "internal" not in message
