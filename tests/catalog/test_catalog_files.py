@@ -39,10 +39,12 @@ def test_built_in_catalog_can_be_copied_and_extended(path: Path) -> None:
 def test_built_in_peripheral_cannot_be_changed(path: Path) -> None:
     path.write_text("[gamepad]\ndevice_id = 77\nparams = []\n")
     assert refused(path) == (
-        f"{path}:1: [gamepad] device_id = 77: gamepad is built in and not a Smart Device; use another name"
+        f"{path}:1: [gamepad] device_id = 77: "
+        "gamepad is built in and not a Smart Device; use another name"
     )
     path.write_text(
-        '\n[field]\nparams = [{ name = "mode", type = "int8" }, { name = "alliance", type = "uint8" },'
+        '\n[field]\nparams = [{ name = "mode", type = "int8" },'
+        ' { name = "alliance", type = "uint8" },'
         ' { name = "send_buf", type = "uint8[4096]" }, { name = "x", type = "bool" }]\n'
     )
     sentence = "differs from the built-in field; remove the table to use that one"
