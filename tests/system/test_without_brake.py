@@ -209,7 +209,7 @@ async def test_rt_write_without_a_brake_ends(robot: Robot) -> None:
         async with brakeless(robot):
             await board.still()
             await until(lambda: results)
-        assert "its brake" in results[0].stderr
+        assert "the brake" in results[0].stderr
         assert results[0].returncode != 0
 
 
