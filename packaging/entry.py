@@ -1,11 +1,11 @@
-"""The executable's first script: what `python -m rt` is from source."""
+"""The entry script of the executable, equivalent to `python -m rt`."""
 
 import sys
 
 from rt.__main__ import main
 
-# Team code may use multiprocessing. Its helpers are this executable again, with arguments that only
-# freeze_support knows.
+# Team code may use multiprocessing, whose helper processes run this executable with arguments for
+# freeze_support.
 if not {"-c", "--multiprocessing-fork"}.isdisjoint(sys.argv):
     from multiprocessing import freeze_support
 

@@ -1,9 +1,9 @@
-"""Which modules of the standard library the executable carries, and which of them can be imported here.
+"""The modules of the standard library that the executable contains.
 
-Team code may import any of them, so the rule is: all that the building interpreter has, but for the
-few that need a window system, install packages, or test Python itself. Run as a script, it tries
-each import and prints those that succeed; the executable is held to that list by the doctor's check
-`stdlib`.
+Invariant: the executable contains all modules of the building interpreter, because team code may
+import any of them, except those that need a window system, install packages or test Python itself.
+As a script, it tries each import and prints the successful ones. The doctor's check `stdlib`
+verifies that the executable can import them.
 """
 
 import contextlib
@@ -14,18 +14,18 @@ import pkgutil
 import sys
 from collections.abc import Iterator
 
-# nis is gone from Python 3.13, and would bring the libraries of Sun RPC and Kerberos: 2 MB to
-# unpack at each start.
+# nis was removed in Python 3.13, and needs the libraries of Sun RPC and Kerberos: 2 MB to unpack at
+# each start.
 LEFT_OUT = frozenset(
     {"ensurepip", "idlelib", "lib2to3", "nis", "test", "tkinter", "turtle", "turtledemo"}
 )
 
-# Importing these acts: a browser opens, a poem is printed. They are carried but not tried.
+# Modules with visible effects at import (a browser opens, a poem is printed). Included, not tried.
 ACTS_ON_IMPORT = frozenset({"antigravity", "this"})
 
 
 def names() -> Iterator[str]:
-    """Yield the dotted name of every module and submodule to carry, packages before what is in them."""
+    """Yield the dotted names of all included modules, packages before their submodules."""
     for name in sorted(sys.stdlib_module_names):
         if name in LEFT_OUT or name.startswith(
             ("_test", "_xxtest", "xx", "_tkinter", "_ctypes_test", "__")
@@ -49,11 +49,12 @@ def _submodules(package: str, path: list[str]) -> Iterator[str]:
         name = f"{package}.{module.name}"
         yield name
         if module.ispkg:
-            yield from _submodules(name, [os.path.join(entry, module.name) for entry in path])  # noqa: PTH118 - import paths are strings
+            folders = [os.path.join(entry, module.name) for entry in path]  # noqa: PTH118
+            yield from _submodules(name, folders)
 
 
 def importable() -> Iterator[str]:
-    """Yield those of `names` whose import succeeds in this interpreter."""
+    """Yield the `names` that this interpreter can import."""
     for name in names():
         if name in ACTS_ON_IMPORT or name.endswith(".__main__"):
             continue

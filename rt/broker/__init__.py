@@ -1,4 +1,4 @@
-"""The broker: between the driver's station and the robot's other processes; tasks of the root process."""
+"""The broker: tasks of the root between the driver's station and the processes of the robot."""
 
 from rt.broker.access import Access
 from rt.broker.gamepads import GamepadFeed

@@ -1,4 +1,4 @@
-"""Who may reach the robot from the network: said at the start, and told to whoever asks."""
+"""Reports of who may reach the robot from the network: log events at the start, and `stations`."""
 
 import ipaddress
 
@@ -13,18 +13,18 @@ from rt.transport.address import interface_of
 
 
 class StationsReport(msgspec.Struct, frozen=True):
-    """What `stations` answers.
+    """The result of `stations`.
 
     Attributes:
-        network: The addresses that other machines can reach.
+        network: Addresses that other machines can reach.
         insecure: Whether they need no key.
-        stations: Who has a key.
-        admitted: Connections of stations since the robot started.
-        refused: Connections with a key that does not count.
-        refusals: All connections that were refused, by the reason.
-        datagrams: Signed control datagrams since the robot started, and those that lacked a
-            signature, by what became of them.
-        commander: The station in control of the gamepads, keyed or not; null while control is free.
+        stations: Names of the stations with a key.
+        admitted: Number of connections of stations since the robot started.
+        refused: Number of connections with an unknown key.
+        refusals: Number of refused connections by reason.
+        datagrams: Number of control datagrams since the robot started by verdict on the signature.
+        commander: The station in control of the gamepads, with or without a key; null while
+            control is free.
     """
 
     network: list[str]
@@ -38,11 +38,11 @@ class StationsReport(msgspec.Struct, frozen=True):
 
 
 class Access:
-    """Tells who may reach the robot.
+    """Reports who may reach the robot.
 
     Args:
-        config: The options that the robot runs with, with addresses resolved.
-        gate: Through which its sockets listen.
+        config: The options of the robot, with addresses resolved.
+        authenticator: Binds the listening sockets of the robot.
     """
 
     def __init__(self, config: Config, authenticator: Authenticator) -> None:
@@ -54,30 +54,29 @@ class Access:
         self._log = log.get_logger()
 
     def announce(self) -> None:
-        """Say in the log who may come in."""
+        """Log who may reach the robot."""
         if self._network and self._insecure:
             self._log.warning(
-                "the robot is open to the network without keys (insecure): whoever reaches it can drive it",
+                "robot open to the network without keys (insecure)",
                 addresses=self._network,
+                risk="anyone who can reach it can drive it",
             )
         elif self._network:
             self._log.info(
-                "the robot is open to the network for stations with a key",
+                "robot open to the network for stations with a key",
                 addresses=self._network,
                 stations=sorted(self._authenticator.keyring.stations),
             )
         if self._updates:
-            self._log.info(
-                "device updates go to the network: anyone there may listen", address=self._updates
-            )
+            self._log.info("device updates sent to the network", address=self._updates)
 
     def watch(self, controls: Service) -> None:
-        """Count from now on what a control service receives."""
+        """Include the datagrams that a control service receives in the report."""
         if isinstance(controls.node, VerifyingNode):
             self._controls = controls.node
 
     def report(self) -> StationsReport:
-        """How it is now."""
+        """Return the current state."""
         return StationsReport(
             self._network,
             bool(self._network) and self._insecure,
@@ -92,7 +91,7 @@ class Access:
 
 
 def _leaves_machine(config: Config) -> bool:
-    """Whether device updates leave this machine: to a group they go over the interface that `bind` means."""
+    """Whether device updates leave this machine; multicast uses the interface of `bind`."""
     host = config.update_addr.removeprefix("udp://").rpartition(":")[0]
     try:
         group = ipaddress.ip_address(host).is_multicast

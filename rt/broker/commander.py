@@ -1,9 +1,9 @@
-"""Which driver's station is in control of the robot.
+"""The decision which driver's station is in control of the robot.
 
-Invariant: the gamepads of one sender at a time are accepted. Control changes hands only when the
-sender in control has been silent, or by an explicit take-over.
+Invariant: only the gamepads of one sender at a time are accepted. Control changes hands only after
+the sender in control was silent, or by an explicit take-over.
 
-The module is pure: the caller brings the time, in s, of a clock that never goes back.
+The module is pure; callers pass the time (s) of a monotonic clock.
 """
 
 from collections import OrderedDict
@@ -14,22 +14,22 @@ import msgspec
 from rt.broker.driver import SILENCE
 
 HANDOVER = 5.0
-"""Silence (s) of the sender in control after which the next one that sends takes control."""
+"""Silence (s) of the sender in control after which another sender takes control."""
 MAX_CONTENDERS = 16
-"""Refused senders that are remembered; the one that has been silent for longest is forgotten."""
+"""Maximum number of refused senders that are remembered, those with the newest updates."""
 
 _NAME_MAX = 64
 
 
 class Sender(msgspec.Struct, frozen=True):
-    """Where gamepad updates come from.
+    """The origin of gamepad updates.
 
     Attributes:
-        key: The station whose key proves the update; empty without keys.
-        host: The IP address of a datagram's source; empty for a call.
-        line: The source itself: `host:port` of a datagram, or the name of the caller.
-        run: The `station` of the update's stamp: one run of one station's program; empty without a
-            stamp.
+        key: Station whose key authenticates the update; "" without keys.
+        host: IP address of the source of a datagram; "" for a call.
+        line: Source: `host:port` of a datagram, or the name of the caller.
+        run: The `station` of the update's stamp, which identifies one run of a station's program;
+            "" without a stamp.
     """
 
     key: str = ""
@@ -39,7 +39,7 @@ class Sender(msgspec.Struct, frozen=True):
 
     @property
     def name(self) -> str:
-        """The name by which people and `take_control` call the sender: printable, at most 64 characters, without spaces."""
+        """Name for people and `take_control`: printable, at most 64 characters, no spaces."""
         name = self.key or (f"{self.run}@{self.host or 'rpc'}" if self.run else self.line or "rpc")
         printable = all(char.isprintable() and not char.isspace() for char in name)
         return (name if printable else name.encode("unicode_escape").decode().replace(" ", "_"))[
@@ -48,30 +48,29 @@ class Sender(msgspec.Struct, frozen=True):
 
     @property
     def place(self) -> str:
-        """What stays when the station's program is restarted: its key, or else its address."""
+        """Identity that survives a restart of the station's program: its key or its address."""
         return f"key {self.key}" if self.key else f"host {self.host}"
 
     def is_same(self, other: "Sender") -> bool:
-        """Whether two updates come from one running program, which may send by calls, by datagrams, or by both in turn."""
+        """Whether two updates are from one running program, which may send calls and datagrams."""
         if self.key != other.key:
             return False
         if self.line == other.line:
             return True
-        somewhere = bool(self.key) or not self.host or not other.host or self.host == other.host
-        return bool(self.run) and self.run == other.run and somewhere
+        same_host = bool(self.key) or not self.host or not other.host or self.host == other.host
+        return bool(self.run) and self.run == other.run and same_host
 
     def may_be_restart_of(self, other: "Sender") -> bool:
-        """Whether a sender may be the other one, restarted."""
+        """Whether this sender may be the other one after a restart."""
         return self.place == other.place
 
 
 class Refusal(msgspec.Struct, frozen=True):
-    """Why an update or a call is refused.
+    """The reason why an update or a call is refused.
 
     Attributes:
-        by: The name of the sender in control; of the refused sender itself after it released
-            control.
-        you: The name of the refused sender.
+        by: Name of the sender in control; the refused sender itself after it released control.
+        you: Name of the refused sender.
     """
 
     by: str
@@ -79,27 +78,30 @@ class Refusal(msgspec.Struct, frozen=True):
 
     @property
     def sentence(self) -> str:
-        """What is wrong and what to do."""
+        """Error message with a remedy."""
         if self.by == self.you:
-            fault = f"{self.you} has released control of the robot, or another program of {self.you} has it"
+            fault = f"{self.you} has released control, or another program of {self.you} has it"
         else:
             fault = f"{self.by} has control of the robot, not {self.you}"
         return f"{fault}; {self.remedy}"
 
     @property
     def remedy(self) -> str:
-        """What gives control to the refused sender."""
-        return f"`rt call take_control` at that station, or `rt call take_control {self.you}` at the robot, takes it over"
+        """How to give control to the refused sender."""
+        return (
+            "`rt call take_control` at that station, or `rt call take_control"
+            f" {self.you}` at the robot, takes it over"
+        )
 
 
 class Contender(msgspec.Struct):
     """A refused sender.
 
     Attributes:
-        sender: The newest one of this name.
-        refused: Its refused updates.
-        first: When it sent the first one, not counting those before a pause of `HANDOVER`.
-        heard: When it sent the newest one.
+        sender: The newest sender of this name.
+        refused: Number of refused updates.
+        first: Time of its first update, ignoring those before a pause of `HANDOVER`.
+        last_update: Time of its newest update.
     """
 
     sender: Sender
@@ -112,8 +114,8 @@ class Arbiter:
     """Decides whose gamepads are accepted.
 
     Attributes:
-        contenders: The refused senders by name, the newest last.
-        refused: Refused updates, of all senders.
+        contenders: Refused senders by name, newest last.
+        refused: Number of refused updates of all senders.
     """
 
     def __init__(self) -> None:
@@ -126,7 +128,7 @@ class Arbiter:
         self._released: tuple[Sender, float] | None = None
 
     def commander(self, now: float) -> Sender | None:
-        """The sender in control, or None while control is free."""
+        """Return the sender in control, or None while control is free."""
         return (
             self._sender
             if self._sender is not None and now < self._last_update + HANDOVER
@@ -135,11 +137,14 @@ class Arbiter:
 
     @property
     def since(self) -> float:
-        """When the newest sender in control took it."""
+        """Time at which control was last taken."""
         return self._since
 
     def check(self, sender: Sender, now: float) -> Refusal | None:
-        """Decide on an update, without accepting it: it may still be refused for another reason."""
+        """Return why an update is refused, or None.
+
+        This does not accept the update, which may still be refused for another reason.
+        """
         blocking = self._blocking(sender, now)
         if blocking is None:
             return None
@@ -147,7 +152,7 @@ class Arbiter:
         return Refusal(blocking.name, sender.name)
 
     def accept(self, sender: Sender, now: float) -> bool:
-        """Note an accepted update of a sender that `check` let pass.
+        """Record an accepted update, after `check` returned None.
 
         Returns:
             Whether control has changed hands.
@@ -161,14 +166,20 @@ class Arbiter:
         return changed
 
     def take(self, sender: Sender, now: float) -> None:
-        """Give control to a sender; one without a line is any program of its station, the first that sends."""
+        """Give control to a sender; if it has no line, the first program of its station gets it."""
         self._sender, self._last_update, self._since = sender, now, now
         self._claimed = not sender.line
         self._released = None
         self._forget(sender)
 
     def release(self, now: float) -> Sender | None:
-        """Free control for the next sender; the one that had it, and now has to wait for `HANDOVER` unless it takes over."""
+        """Release control to the next sender.
+
+        The former sender must wait for `HANDOVER`, unless it takes control over.
+
+        Returns:
+            The sender that had control, or None.
+        """
         sender = self.commander(now)
         if sender is not None:
             self._released = sender, now
@@ -176,7 +187,7 @@ class Arbiter:
         return sender
 
     def find(self, name: str) -> Sender | None:
-        """The contender of a name, or else the sender of that name that has control or has released it."""
+        """Return the contender, the sender in control or the released sender of a name, or None."""
         if (contender := self.contenders.get(name)) is not None:
             return contender.sender
         if self._sender is not None and self._sender.name == name:
@@ -186,7 +197,7 @@ class Arbiter:
         return None
 
     def waiting(self, now: float) -> Iterable[Contender]:
-        """The contenders that have sent within `HANDOVER`."""
+        """Return the contenders that have sent within `HANDOVER`."""
         return [each for each in self.contenders.values() if now < each.last_update + HANDOVER]
 
     def _blocking(self, sender: Sender, now: float) -> Sender | None:
@@ -205,7 +216,7 @@ class Arbiter:
         return commander
 
     def _is_restarted(self, sender: Sender, now: float) -> bool:
-        """Whether a sender at the place of the one in control has begun when that one ended: both never sent at once."""
+        """Whether a sender at the place of the sender in control began after that one ended."""
         contender = self.contenders.get(sender.name)
         return now >= self._last_update + SILENCE and (
             contender is None or contender.first >= self._last_update

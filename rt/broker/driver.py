@@ -1,11 +1,10 @@
 """The state of the driver: absent, waiting, live or silent.
 
-Invariant: a driver becomes live only by an update after which every stick of every gamepad is at
-rest and no button is pressed. A driver that has been silent, that has taken control from another
-one, or whose mode begins with a deflected stick, therefore moves nothing until the sticks have been
-at rest once.
+Invariant: a driver becomes live only by an update after which all sticks of all gamepads are at
+rest and no button is pressed. A driver who was silent, who took control from another one, or whose
+mode begins with a deflected stick therefore moves nothing until the sticks were at rest once.
 
-The module is pure: the caller brings the time, in s, of a clock that never goes back.
+The module is pure; callers pass the time (s) of a monotonic clock.
 """
 
 import enum
@@ -17,17 +16,17 @@ from rt.protocol.control import GamepadState
 SILENCE = 0.5
 """Time (s) without an accepted update after which a driver is silent."""
 REST = 0.1
-"""Deflection up to which an axis is at rest; worn sticks do not return to exactly 0."""
+"""Maximum deflection of an axis at rest; worn sticks do not return to exactly 0."""
 
 
 class State(enum.StrEnum):
-    """What is known of the driver.
+    """The state of the driver.
 
     Attributes:
-        ABSENT: No update has been accepted since the start or since control was released.
-        WAITING: Updates arrive; the sticks have not been at rest yet.
-        LIVE: Updates arrive, and what they say may move the robot.
-        SILENT: Updates arrived, and none has for `SILENCE`.
+        ABSENT: No update was accepted since the start or since control was released.
+        WAITING: Updates arrive, but the sticks have not been at rest yet.
+        LIVE: Updates arrive and may move the robot.
+        SILENT: No update has arrived for `SILENCE`.
     """
 
     ABSENT = "absent"
@@ -37,7 +36,7 @@ class State(enum.StrEnum):
 
 
 def is_at_rest(state: GamepadState) -> bool:
-    """Whether a gamepad commands nothing: every axis within `REST`, no button pressed."""
+    """Whether every axis is within `REST` and no button is pressed."""
     return not state.btn and max(abs(state.lx), abs(state.ly), abs(state.rx), abs(state.ry)) <= REST
 
 
@@ -55,7 +54,7 @@ class Driver:
 
     @property
     def is_live(self) -> bool:
-        """Whether what the driver sends may move the robot."""
+        """Whether the driver may move the robot."""
         return self.state is State.LIVE
 
     @property
@@ -65,14 +64,14 @@ class Driver:
 
     @property
     def deadline(self) -> float:
-        """The time at which the driver is silent unless an update comes before; infinite without a present driver."""
+        """Time at which the driver becomes silent without an update; infinite if not present."""
         return self._last_update + SILENCE if self.is_present else math.inf
 
     def update(self, states: Mapping[int, GamepadState], now: float) -> None:
-        """Take in an accepted update; one without a gamepad is no sign of life.
+        """Handle an accepted update; an update without gamepads changes nothing.
 
-        A gamepad that joins with a deflected stick makes a live driver wait: its values would start
-        from nothing.
+        A gamepad that joins with a deflected stick makes a live driver wait, because its values
+        would jump.
         """
         self.tick(now)
         if not states:
@@ -86,7 +85,10 @@ class Driver:
             self.state = State.WAITING
 
     def tick(self, now: float) -> None:
-        """Let time pass; a gamepad that is silent for `SILENCE` reads neutral and no longer counts as deflected."""
+        """Apply the passing of time.
+
+        A gamepad that was silent for `SILENCE` reads neutral and no longer counts as deflected.
+        """
         self._gamepads = {
             index: each for index, each in self._gamepads.items() if now < each[0] + SILENCE
         }
@@ -94,13 +96,13 @@ class Driver:
             self.state = State.SILENT
 
     def begin(self, now: float) -> None:
-        """Begin a mode that the driver commands: a stick that is deflected now has to be at rest once."""
+        """Begin a mode that the driver commands; a deflected stick makes the driver wait."""
         self.tick(now)
         if self.is_live and not self._all_at_rest():
             self.state = State.WAITING
 
     def reset(self) -> None:
-        """End control: the next driver begins anew."""
+        """Forget the driver at the end of control."""
         self.state = State.ABSENT
         self._last_update = -math.inf
         self._gamepads = {}

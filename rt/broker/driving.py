@@ -1,8 +1,7 @@
-"""The driver of the robot: which station is in control, whether it is live, and who may call what moves the robot.
+"""The driver of the robot: the station in control, its state, and who may move the robot.
 
-`Driving` joins two pure state machines, `rt.broker.commander` and `rt.broker.driver`, with the log
-and the clock. It has no task and no timer of its own: `rt.broker.gamepads` calls `tick` at
-`deadline`.
+`Driving` connects the pure state machines of `rt.broker.commander` and `rt.broker.driver` with the
+log and the clock. It has no task and no timer; `rt.broker.gamepads` calls `tick` at `deadline`.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,12 +20,12 @@ from rt.protocol.control import GamepadState
 from rt.remote.caller import Caller
 
 Listener = Callable[[bool, str], None]
-"""Called with whether the driver is live, and with the reason."""
+"""Called with whether the driver is live, and the reason."""
 
 WARNING_INTERVAL = 1.0
-"""Least time (s) between two log events about refused stations."""
+"""Minimum time (s) between two log events about refused stations."""
 REPEAT_INTERVAL = 60.0
-"""Time (s) after which a station that is still refused is logged again."""
+"""Minimum time (s) between two log events about the same refused station."""
 _STATE_BURST = 10
 _STATE_INTERVAL = 2.0
 _CONTROL = "control"
@@ -40,9 +39,16 @@ _REASONS = {
     State.SILENT: "the driver is silent",
 }
 _HINTS = {
-    State.ABSENT: "no gamepad is connected: nothing moves until one is connected and its sticks have been at rest",
-    State.WAITING: "a stick or a button of the gamepad is held: nothing moves until all are released once",
-    State.SILENT: "the gamepad is silent: nothing moves until it sends again and its sticks have been at rest",
+    State.ABSENT: (
+        "no gamepad is connected: nothing moves until one is connected and its sticks have been at"
+        " rest"
+    ),
+    State.WAITING: (
+        "a stick or a button of the gamepad is held: nothing moves until all are released once"
+    ),
+    State.SILENT: (
+        "the gamepad is silent: nothing moves until it sends again and its sticks have been at rest"
+    ),
 }
 
 
@@ -50,9 +56,9 @@ class RefusedStation(msgspec.Struct, frozen=True):
     """A station whose gamepads are refused.
 
     Attributes:
-        station: Its name, for `take_control`.
-        updates: Its refused updates.
-        seconds: Time since the newest.
+        station: Name, for `take_control`.
+        updates: Number of refused updates.
+        seconds: Time since the newest one.
     """
 
     station: str
@@ -61,13 +67,13 @@ class RefusedStation(msgspec.Struct, frozen=True):
 
 
 class CommanderReport(msgspec.Struct, frozen=True):
-    """What `commander` answers.
+    """The result of `commander`.
 
     Attributes:
-        commander: The station in control; null while control is free.
-        since: When it took control (ISO 8601, UTC).
+        commander: Station in control; null while control is free.
+        since: Time at which it took control (ISO 8601, UTC).
         driver: absent, waiting (until the sticks have been at rest), live or silent.
-        refused: The stations that were refused within the last seconds, newest last.
+        refused: Stations that were refused within the last minute, newest last.
     """
 
     commander: str | None
@@ -85,14 +91,13 @@ class ControlRefusedError(RemoteCallError):
 
 
 class Driving:
-    """Knows the driver.
+    """The driver of the robot.
 
     Attributes:
-        driver: The state machine of the driver; to be read only.
-        arbiter: Who is in control; to be read only.
-        is_revoked: Says whether a station's key is revoked; control ends with the key.
-        on_suppressed: Called when a log event was suppressed, so that `flush` has something to do
-            at `flush_due`.
+        driver: State machine of the driver; read only.
+        arbiter: Decides who is in control; read only.
+        is_revoked: Returns whether a station's key is revoked, which ends its control.
+        on_suppressed: Called when a log event was suppressed, because this changes `flush_due`.
     """
 
     def __init__(self) -> None:
@@ -120,12 +125,12 @@ class Driving:
 
     @property
     def is_live(self) -> bool:
-        """Whether what the driver sends may move the robot."""
+        """Whether the driver may move the robot."""
         return self.driver.is_live
 
     @property
     def bar(self) -> Bar:
-        """Why the driver moves nothing, as the log of the device process states it; `Bar.NONE` while it is live."""
+        """Why the driver moves nothing, for the device process; `Bar.NONE` while it is live."""
         match self.driver.state:
             case State.LIVE:
                 return Bar.NONE
@@ -142,54 +147,51 @@ class Driving:
 
     @property
     def hint(self) -> str | None:
-        """What a person has to do before teleop moves anything; None for nothing."""
+        """What the driver must do before teleop moves anything, or None."""
         return _HINTS.get(self.driver.state)
 
     @property
     def deadline(self) -> float:
-        """When `tick` is due."""
+        """Time at which `tick` is due."""
         return self.driver.deadline
 
     @property
     def flush_due(self) -> float:
-        """When `flush` has an event to log; infinite while none is suppressed."""
+        """Time at which `flush` has an event to log; infinite while none is suppressed."""
         return min(throttle.due for throttle in (self._refusals, self._handovers, self._states))
 
     def flush(self, *, always: bool = False) -> None:
-        """Log the newest suppressed event of each class, if its time has come or always."""
+        """Log the newest suppressed event of each class, if it is due or `always`."""
         for throttle in (self._refusals, self._handovers, self._states):
             throttle.flush(always=always)
 
     def listen(self, listener: Listener) -> None:
-        """Call a function whenever the driver becomes live or ceases to be; it may neither wait nor raise."""
+        """Call a function when the driver becomes live or not; it must not block or raise."""
         self._listeners.append(listener)
 
-    def listen_handover(self, forget: Callable[[], None]) -> None:
-        """Call a function whenever control ends or changes hands, before a value of the next driver is stored."""
-        self._handover_listeners.append(forget)
+    def listen_handover(self, listener: Callable[[], None]) -> None:
+        """Call a function when control ends or changes hands, before the next driver's values."""
+        self._handover_listeners.append(listener)
 
     def begin(self) -> str | None:
         """Begin a mode that the driver commands.
 
         Returns:
-            `hint`: sticks that are deflected now have to be at rest once before they count.
+            `hint`, since deflected sticks must be at rest once.
         """
         before = self.driver.state
         self.driver.begin(trio.current_time())
         if before is self.driver.state is State.WAITING:
-            # Not suppressed: a person who begins the mode has to know.
+            # Never suppressed, because the person who begins the mode must know.
             self._log.info(_WAITING, station=self._name())
-        self._settle(before)
+        self._publish(before)
         return self.hint
 
     def may_command(self, caller: Caller) -> str | None:
-        """Decide on a call that moves the robot.
+        """Return why a call that moves the robot is refused, or None.
 
-        Stopping is never refused, nor is a call of the robot's own user. Without keys, calls from
-        the network cannot be told from those of that user.
-
-        Returns:
-            None, or a sentence that says who has control and what to do.
+        Calls that stop the robot and calls of its own user are never refused. Without keys, calls
+        from the network cannot be distinguished from those of that user.
         """
         commander = self.arbiter.commander(trio.current_time())
         if not caller.station or commander is None or commander.key == caller.station:
@@ -197,7 +199,7 @@ class Driving:
         return Refusal(commander.name, caller.station).sentence
 
     def check(self, sender: Sender) -> None:
-        """Refuse an update of a sender that is not in control.
+        """Check that the sender of an update is in control or control is free.
 
         Raises:
             ControlRefusedError: Another sender is in control; the refusal is counted and logged.
@@ -218,34 +220,33 @@ class Driving:
             raise ControlRefusedError(refusal)
 
     def admit(self, sender: Sender) -> None:
-        """Note the sender of an update that nothing has refused, before the update is stored; control may change hands."""
+        """Accept the sender of an update before the update is stored; control may change hands."""
         before = self.driver.state
         if self.arbiter.accept(sender, trio.current_time()):
             self._note_handover(self._log.info, "control taken", station=sender.name)
             self._end_control(before, Bar.TAKEN)
 
     def update(self, states: Mapping[int, GamepadState]) -> None:
-        """Take in an admitted update that is stored."""
+        """Handle an admitted update that was stored."""
         before = self.driver.state
         self.driver.update(states, trio.current_time())
-        self._settle(before)
+        self._publish(before)
 
     def tick(self) -> None:
-        """Let time pass."""
+        """Apply the passing of time."""
         before = self.driver.state
         self.driver.tick(trio.current_time())
-        self._settle(before)
+        self._publish(before)
 
     def take_control(self, caller: Caller, name: str | None = None) -> None:
         """Give control to a station.
 
         Args:
-            caller: Who asks. A station with a key may take control for itself only.
-            name: The station; by default the one that calls, or else the only one that is being
-                refused.
+            caller: The caller; a station with a key may take control for itself only.
+            name: The station; by default the caller, or the only station that is being refused.
 
         Raises:
-            RemoteCallError: The station is unknown, or it is not clear which one is meant.
+            RemoteCallError: The station is unknown or ambiguous.
         """
         now = trio.current_time()
         sender = self._requested_sender(caller, name, now)
@@ -264,16 +265,17 @@ class Driving:
         self._end_control(before, Bar.TAKEN)
 
     def release_control(self, caller: Caller) -> None:
-        """Free control for the next station that sends.
+        """Release control to the next station that sends.
 
         Raises:
-            RemoteCallError: The caller is a station that does not have control.
+            RemoteCallError: The caller is a station without control.
         """
         now = trio.current_time()
         commander = self.arbiter.commander(now)
         if caller.station and commander is not None and commander.key != caller.station:
             raise RemoteCallError(
-                f"{commander.name} has control, not {caller.station}; only the station in control can release it"
+                f"{commander.name} has control, not {caller.station};"
+                " only the station in control can release it"
             )
         before = self.driver.state
         former = self.arbiter.release(now)
@@ -284,7 +286,7 @@ class Driving:
         self._end_control(before, Bar.RELEASED)
 
     def report(self) -> CommanderReport:
-        """The state, as `commander` answers it."""
+        """Return the state for `commander`."""
         now = trio.current_time()
         commander = self.arbiter.commander(now)
         since = datetime.now(UTC) - timedelta(seconds=now - self.arbiter.since)
@@ -319,15 +321,15 @@ class Driving:
         return candidates[0]
 
     def _end_control(self, before: State, absence: Bar) -> None:
-        """End the control of a driver for a reason: what its gamepads said last must not be read any more."""
+        """End control for a reason; the last values of its gamepads must not be read any more."""
         self._absence = absence
         self.driver.reset()
-        self._settle(before)
-        for forget in self._handover_listeners:
-            forget()
+        self._publish(before)
+        for listener in self._handover_listeners:
+            listener()
 
-    def _settle(self, before: State) -> None:
-        """Log a change of the driver's state, and tell the listeners when it concerns them."""
+    def _publish(self, before: State) -> None:
+        """Log a change of the driver's state, and notify listeners if the driver is live or not."""
         state = self.driver.state
         if state is before:
             return
@@ -353,7 +355,7 @@ class Driving:
             self.on_suppressed()
 
     def _note_state(self, write: Write, event: str, **context: object) -> None:
-        # The events of one class share a bucket, so that the newest one states the present state.
+        # All states are one class, so that the newest event has the current state.
         if not self._states.log(write, event, _STATE, **context):
             self.on_suppressed()
 
@@ -363,10 +365,10 @@ class Driving:
 
 
 def sender_of(caller: Caller, run: str = "") -> Sender:
-    """The sender of an update that a call carries.
+    """Return the sender of an update in a call.
 
     Args:
-        caller: Who calls.
+        caller: The caller.
         run: The `station` of the update's stamp.
     """
     line = _text(caller.peer)

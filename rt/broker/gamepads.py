@@ -1,12 +1,11 @@
-"""Gamepads: from the driver's station into their buffers, and to neutral when the station falls silent.
+"""Gamepad updates: from the driver's station into buffers, and to neutral when it is silent.
 
-A gamepad is believed for ``SILENCE`` seconds after its last update. Then its buffer is marked
-invalid, which reads as every axis at rest and no button pressed; it comes back by itself with the
-next update.
+A gamepad state is valid for ``SILENCE`` seconds. Then its buffer is marked invalid, which reads as
+every axis at rest and no button pressed. The next update makes it valid again.
 
-Invariant: an update counts only if its sender is in control (``rt.broker.commander``) and its stamp
-is news (``rt.broker.replay_filter``). Only an update that counts is a sign of life of the driver,
-and of it only the states that are stored: the driver is judged by what team code reads.
+Invariant: an update is accepted only if its sender is in control (``rt.broker.commander``) and its
+stamp is new (``rt.broker.replay_filter``). The state of the driver depends only on states that were
+stored, because these are what team code reads.
 """
 
 import ctypes
@@ -27,10 +26,10 @@ from rt.log.throttle import Throttle, Write
 from rt.protocol.control import GamepadState, Stamp
 
 MAX_BUTTONS = 32
-"""The bits of ``btn``."""
+"""Number of bits of ``btn``."""
 
 _RETRY_INTERVAL = 0.01
-"""Least time (s) between two looks at who is silent: a buffer that somebody else has is tried again."""
+"""Minimum time (s) between two attempts to set gamepads to neutral, whose buffers may be in use."""
 _BURST = 10
 _INTERVAL = 2.0
 _LEFT = "its driver no longer has control"
@@ -39,18 +38,18 @@ _AXES = ("joystick_left_x", "joystick_left_y", "joystick_right_x", "joystick_rig
 
 
 class GamepadFeed:
-    """Stores what the driver's station says.
+    """Stores gamepad updates of the driver's station.
 
     Args:
-        store: The buffers; a gamepad's is made with its first update.
-        driving: Who is in control; by default a new one.
+        store: The buffers; the first update of a gamepad creates its buffer.
+        driving: The driver; by default a new one.
 
     Attributes:
         driving: As above.
-        button_params: The gamepad's buttons; bit i of ``btn`` is the i-th.
-        updates: States that were stored.
-        skipped: States that were not, since a buffer was in use.
-        stamps: What is known of the stations, and how many updates were too old.
+        button_params: Buttons of a gamepad; bit i of ``btn`` is the i-th.
+        updates: Number of stored states.
+        skipped: Number of states that were not stored because the buffer was in use.
+        stamps: Stamps of the stations.
     """
 
     def __init__(self, store: BufferStore, driving: Driving | None = None) -> None:
@@ -80,12 +79,12 @@ class GamepadFeed:
         stamp: Stamp | None = None,
         sender: Sender = _LOCAL,
     ) -> None:
-        """Store the states of some gamepads; each stick is brought into the unit circle.
+        """Store the states of some gamepads; each stick is limited to the unit circle.
 
         Args:
-            update: The states by the gamepads' indices.
-            stamp: What the station says of its number and time, if it does.
-            sender: Where the update comes from.
+            update: States by gamepad index.
+            stamp: Sequence number and time of the station, if given.
+            sender: Origin of the update.
 
         Raises:
             ControlRefusedError: Another sender is in control; nothing of the update is stored.
@@ -94,8 +93,7 @@ class GamepadFeed:
         """
         self.driving.check(sender)
         if stamp is not None:
-            # Only stamps of the sender in control get here, so that no other one can push them out
-            # of the book.
+            # Only the sender in control reaches this, so that others cannot displace its stamps.
             self.stamps.check(stamp, trio.current_time(), sender.place)
         if not update:
             return
@@ -103,24 +101,24 @@ class GamepadFeed:
         for index, seen in list(self._seen.items()):
             if seen == -math.inf:
                 self._release(index, _LEFT)
-        stored = {index: state for index, state in update.items() if self._take(index, state)}
-        # Until every buffer is released, one still holds what the former driver sent.
+        stored = {index: state for index, state in update.items() if self._store_one(index, state)}
+        # A buffer that is not released yet still contains a state of the former driver.
         if -math.inf not in self._seen.values():
             self.driving.update(stored)
         self._wake()
 
-    def _take(self, index: int, state: GamepadState) -> bool:
-        """Store the state of a gamepad; False if its buffer does not take it."""
+    def _store_one(self, index: int, state: GamepadState) -> bool:
+        """Store the state of a gamepad; return whether that was possible."""
         try:
             self._store_state(self._store.get_or_open(("gamepad", index)), state.clamped())
         except BufferBusyError:
-            # The next update is 20 ms away; waiting here would hold up everything else.
+            # Do not wait: that would block the event loop, and the next update follows in 20 ms.
             self.skipped += 1
             return False
         except DeviceBufferError as error:
             if not self._is_failure_logged:
                 self._is_failure_logged = True
-                self._log.error("the gamepad has no buffer", gamepad=index, reason=error.message)
+                self._log.error("gamepad has no buffer", gamepad=index, reason=error.message)
             return False
         if index not in self._seen:
             self._note(self._log.info, "gamepad connected", gamepad=index)
@@ -129,9 +127,9 @@ class GamepadFeed:
         return True
 
     def _release_all(self) -> None:
-        """Let every gamepad read neutral: its driver no longer has control."""
+        """Set all gamepads to neutral, because their driver no longer has control."""
         for index in list(self._seen):
-            # One whose buffer is in use stays due: `run` tries it again.
+            # If the buffer is in use, the gamepad remains due and `run` tries again.
             self._seen[index] = -math.inf
             self._release(index, _LEFT)
         self._wake()
@@ -146,7 +144,7 @@ class GamepadFeed:
             buffer.valid = True
 
     async def run(self) -> None:
-        """Watch for silence until cancelled; without a gamepad there is nothing to do until one comes.
+        """Set silent gamepads to neutral until cancelled; sleep while there is no gamepad.
 
         Suppressed log events are logged when they are due, and at the end.
         """
@@ -166,7 +164,7 @@ class GamepadFeed:
                 await self._active.wait()
             self._flush()
             return
-        # Updates do not end this sleep: each makes its deadline later.
+        # Updates need not end this sleep, because they only postpone the deadline.
         await trio.sleep_until(min(max(deadline, least), due))
         self.driving.tick()
         now = trio.current_time()
@@ -183,7 +181,7 @@ class GamepadFeed:
         self.driving.flush(always=always)
 
     def _note(self, write: Write, event: str, **context: object) -> None:
-        # The events of a gamepad share a bucket, so that the newest one states what it reads now.
+        # All events of a gamepad are one class, so that the newest has its current state.
         if not self._events.log(write, event, "gamepad", **context):
             self._wake()
 
@@ -193,8 +191,7 @@ class GamepadFeed:
         except BufferBusyError:
             return
         except DeviceBufferError as error:
-            # Its readers look at the age too; the watch over the other gamepads must not end with
-            # this one.
+            # Readers check the age too. The other gamepads must still be watched.
             self._note(
                 self._log.error,
                 "gamepad cannot be set to neutral",

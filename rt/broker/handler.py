@@ -1,4 +1,4 @@
-"""The broker's service."""
+"""The methods of the broker's service."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -22,20 +22,21 @@ from rt.remote import Bounds, Handler, route
 from rt.remote.caller import caller
 
 UPDATE_BOUNDS = Bounds(message=4096, text=64, items=16, depth=3)
-"""What an update of gamepads may be at most: four gamepads of five fields, and a stamp."""
+"""Bounds of a gamepad update: four gamepads of five fields, and a stamp."""
 
 
 class Broker(Handler):
-    """Answers for the robot as a whole.
+    """The methods of the robot as a whole.
 
     Args:
-        config: The options that the robot runs with.
-        gamepads: Where gamepad updates go.
-        status: Gives the state of the robot's processes.
-        stations: Tells of those who may connect from the network.
-        state: Where options that are set from afar are kept, or None where there is no place.
-        directory: Where the team's code is looked for; the working directory by default.
-        instance_directory: The robot's, so that the linter's process is known as one of that robot.
+        config: The options of the robot.
+        gamepads: Stores gamepad updates.
+        status: Returns the state of the robot's processes.
+        stations: Returns who may connect from the network.
+        state: Directory of the overrides, or None if there is none.
+        directory: Directory of the team code; by default the working directory.
+        instance_directory: The instance directory, which identifies the linter's process as one of
+            this robot.
     """
 
     def __init__(
@@ -60,44 +61,42 @@ class Broker(Handler):
 
     @property
     def driving(self) -> Driving:
-        """Who is in control of the robot."""
+        """The driver of the robot."""
         return self._gamepads.driving
 
     @property
     def button_params(self) -> list[Parameter]:
-        """The gamepad's buttons: bit i of an update's ``btn`` is the i-th."""
+        """The buttons of a gamepad; bit i of an update's ``btn`` is the i-th."""
         return self._gamepads.button_params
 
     bounds = Bounds(message=1 << 14)
 
     @route(inline=True)
     def get_option(self, option: str | None = None) -> Any:
-        """The value of an option, of one entry of a map as dev_name.left_motor, or of all options by name."""
+        """Return an option, a map entry such as dev_name.left_motor, or all options by name."""
         return self._options.get(option)
 
     @route(bounds=Bounds(message=1 << 14, text=512, items=256))
     def set_option(self, options: dict[str, Any]) -> dict[str, Any]:
-        """Set options for the next start, all or none; null takes one back. The result is all that is kept.
+        """Override options from the next start on, all or none; null removes an override.
 
-        What is set goes before rt.toml, and stands back behind variables and flags of the start.
+        Overrides override rt.toml; variables and flags override them. Returns all overrides.
         """
         return self._options.set(options)
 
     @route
     async def lint(self) -> list[Record]:
-        """Check the team's code without running it: what is wrong, with file and line, as `rt lint --json` prints it.
+        """Check the team code without running it; return the findings of `rt lint --json`.
 
         Raises:
-            ExecutionError: There is no code, or it is being linted and somebody waits for that
-                already.
+            ExecutionError: There is no code, or a check is running and another one is waiting.
         """
-        # The process is started from here, but its limits and its answer's types stand in the
-        # linter's room.
+        # Imported here, because the limits and types of the linter are needed only for a check.
         from rt.lint.runner import run_lint
 
         if self._linting.statistics().tasks_waiting:
             raise ExecutionError(
-                "the code is being checked, and somebody waits to have it checked again: ask later"
+                "a check of the code is running and another one is waiting; ask again later"
             )
         async with self._linting:
             request = LintRequest.of(self._config, str(self._directory))
@@ -107,8 +106,8 @@ class Broker(Handler):
     def update_gamepads(self, update: dict[str, Any], stamp: Stamp | None = None) -> None:
         """Store the state of one or more gamepads: index -> lx, ly, rx, ry (-1 to 1) and btn.
 
-        With a stamp (station, seq, time) an update that comes late, twice or after its successor is
-        refused. While another station has control, every update is refused; take_control takes it
+        With a stamp (station, seq, time), an update that is late, duplicated or out of order is
+        refused. While another station has control, all updates are refused; take_control takes it
         over.
         """
         states = control.check_gamepads(update, buttons=len(self._gamepads.buttons))
@@ -116,32 +115,32 @@ class Broker(Handler):
 
     @route(inline=True)
     def take_control(self, station: str | None = None) -> CommanderReport:
-        """Take control of the robot's gamepads over from another station; its sticks have to be at rest once before they count.
+        """Take control of the gamepads; the sticks must be at rest once before anything moves.
 
-        Without a name: for the station that calls, or else for the one that is being refused.
+        Without a name, control goes to the calling station, or to the one that is being refused.
         """
         self.driving.take_control(caller(), station)
         return self.driving.report()
 
     @route(inline=True)
     def release_control(self) -> CommanderReport:
-        """Free control of the robot's gamepads for the next station that sends."""
+        """Release control of the gamepads to the next station that sends."""
         self.driving.release_control(caller())
         return self.driving.report()
 
     @route(inline=True)
     def commander(self) -> CommanderReport:
-        """Which station has control of the robot's gamepads, since when, whether it is live, and which ones are refused."""
+        """Return the station in control, since when, the driver's state, and refused stations."""
         return self.driving.report()
 
     @route(inline=True)
     def status(self) -> Any:
-        """The state of the robot's processes."""
+        """Return the state of the robot's processes."""
         return self._status()
 
     @route(inline=True)
     def stations(self) -> StationsReport | None:
-        """Who may connect from the network, who has control, and what was refused: connections, and control datagrams by the reason."""
+        """Return who may connect from the network, who has control, and what was refused."""
         if self._stations is None:
             return None
         return msgspec.structs.replace(self._stations(), commander=self.driving.report().commander)

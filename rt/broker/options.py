@@ -1,8 +1,8 @@
-"""What may be set from afar, and what a call of set_option makes of what is kept.
+"""The remote methods `get_option` and `set_option`, and which options they may change.
 
-The rule of this module: a call changes all that it names or nothing. Who may reach the robot, and
-which files it opens, is decided at the robot only, and nothing that is set from afar hides what was
-done; an option that nobody has thought about cannot be set from afar. No error quotes a file.
+Invariant: a call changes all options that it names or none. Only somebody at the robot decides who
+may reach it and which files it opens, and no remote change hides what was done. An option that is
+not in `ALLOWED` cannot be set remotely. No error quotes a file.
 """
 
 import threading
@@ -35,29 +35,29 @@ ALLOWED = frozenset(
         *("exec_module", "exec_timeout", "log_level"),
     }
 )
-"""The options that may be set from afar."""
+"""Options that may be set remotely."""
 
 LOCAL_ONLY = frozenset({"exec_timeout"})
-"""Those of them that the robot's user may set, but no station: they decide how long code may run, and so when devices stop."""
+"""Allowed options that the robot's user may set, but no station, because devices stop by them."""
 
 POLL_INTERVAL_MAX = 0.1
-"""The most (s) that a station may set `dev_poll_interval` to: a command to stand still may wait for so long."""
+"""Maximum of `dev_poll_interval` (s) for a station; a command to stop may wait this long."""
 
 ENTRIES_MAX: Mapping[str, int] = MappingProxyType({"dev_name": 256, "exec_timeout": 32})
-"""The most entries of a map that may be kept from afar: each later change checks all of them anew, and answers with them."""
+"""Maximum number of entries of a map; each later change checks and returns all of them."""
 
 _AT_THE_ROBOT = "set it at the robot, in rt.toml or by `rt config set`"
 _NETWORK = "it decides who reaches the robot"
 _FILES = "it names files of the robot's computer"
 _LOG = "it decides what is seen of the log at the robot"
 _DISK = "it decides how much of the disk is used"
-_SOCKETS = "it could take the locks off the robot's sockets"
+_SOCKETS = "it could disable the security of the robot's sockets"
 _SAFETY = "it decides when devices stop"
 REASONS: Mapping[str, str] = MappingProxyType(
     {
         "dev_catalog": _FILES,
         "log_format": _LOG,
-        "instance": "what is set is kept under this name",
+        "instance": "the overrides belong to this name",
         "dev_ports": _FILES,
         "dev_vsd_addr": _NETWORK,
         "log_frontend": _NETWORK,
@@ -72,24 +72,24 @@ REASONS: Mapping[str, str] = MappingProxyType(
         "teleop_needs_gamepad": _SAFETY,
     }
 )
-"""Why some may not."""
+"""Why an option cannot be set remotely."""
 
 CALLS_BURST = 16
-"""Calls in which a station may set options at once."""
+"""Number of `set_option` calls that a station may make at once."""
 CALL_INTERVAL = 1.0
-"""Time (s) in which a station may set options once more after that."""
+"""Time (s) after which a station may make one more call."""
 
 LOG_LEVELS = ("debug", "info")
-"""The values of `log_level` that may be set from afar: others would hide what is done from afar, and why motion stops."""
+"""Remote values of `log_level`; others would hide remote changes and why motion stops."""
 
 
 class Overrides:
-    """Answers get_option and set_option.
+    """The implementation of `get_option` and `set_option`.
 
     Args:
-        config: The options that the robot runs with.
-        state: Where options are kept, or None where there is no place.
-        directory: The robot's directory: files that are named from afar lie in it.
+        config: The options of the running robot.
+        state: Directory of the overrides, or None if there is none.
+        directory: Directory of the robot, which must contain files named remotely.
     """
 
     def __init__(self, config: Config, state: Path | None, directory: Path) -> None:
@@ -104,10 +104,10 @@ class Overrides:
         self._log = log.get_logger()
 
     def get(self, name: str | None = None) -> Any:
-        """The value that the robot runs with: of all options by name, of one, or of one entry of a map as ``dev_name.arm``.
+        """Return all current options by name, one option, or a map entry such as ``dev_name.arm``.
 
         Raises:
-            ConfigError: There is no such option or entry; the message names the nearest.
+            ConfigError: The option or entry does not exist; the message names the nearest one.
         """
         if name is None:
             return self._values
@@ -119,19 +119,19 @@ class Overrides:
             if key in values:
                 return values[key]
             raise ConfigError(f"{option} has no entry {key!r}{nearest(key, values)}", option=option)
-        raise ConfigError(f"there is no option {name!r}{nearest(name, self._values)}", option=name)
+        raise ConfigError(f"unknown option {name!r}{nearest(name, self._values)}", option=name)
 
     def set(self, options: Mapping[str, Any]) -> overrides.OptionValues:
-        """Keep some options for the next start, all or none; None takes one back, or one entry of a map.
+        """Override options from the next start on, all or none; None removes an override or entry.
 
-        Blocks for as long as the disk takes.
+        Blocks while the disk is written.
 
         Returns:
-            All that is kept now.
+            All overrides after the change.
 
         Raises:
-            ConfigError: One is unknown, has a wrong value or may not be set from afar, a station
-                sets options too often, or the file cannot be written.
+            ConfigError: An option is unknown, has a wrong value or cannot be set remotely, a
+                station sets options too often, or the file cannot be written.
         """
         with self._lock:
             for name, value in options.items():
@@ -146,21 +146,23 @@ class Overrides:
             )
         if now != before:
             self._log.warning(
-                "options were set from afar; they count from the next start on",
+                "options set remotely",
                 options=sorted(options),
                 by=_name(caller()),
+                effective="at the next start",
             )
         return now
 
     def _limit_calls(self) -> None:
-        """Bound how often a station sets options: each change is logged and written."""
+        """Limit how often a station sets options, because each change is logged and written."""
         if not caller().may_be_remote(insecure=self._is_insecure):
             return
         now = time.monotonic()
         bucket = self._changes.setdefault(caller().station, Bucket(CALLS_BURST, CALL_INTERVAL, now))
         if bucket.refill(now) < 1:
             raise ConfigError(
-                f"{overrides.ORIGIN}: this station sets options too often: set them in one call, or one each {CALL_INTERVAL:g} s"
+                f"{overrides.ORIGIN}: this station sets options too often; set them in one call, or"
+                f" wait {CALL_INTERVAL:g} s"
             )
         bucket.tokens -= 1
 
@@ -168,19 +170,22 @@ class Overrides:
         option = find_option(name, overrides.ORIGIN)
         if option.kind == "map" and value is not None and not isinstance(value, Mapping):
             raise ConfigError(
-                f'{overrides.ORIGIN}: {name} is given as a map of those entries that are set, as {{"name": value}}',
+                f"{overrides.ORIGIN}: {name} must be a map of the entries to change, such as"
+                ' {"name": value}',
                 option=name,
             )
         if name in LOCAL_ONLY and caller().may_be_remote(insecure=self._is_insecure):
             raise ConfigError(
-                f"{overrides.ORIGIN}: {name} cannot be set by a station, because {_SAFETY}: {_AT_THE_ROBOT}",
+                f"{overrides.ORIGIN}: {name} cannot be set by a station, because {_SAFETY};"
+                f" {_AT_THE_ROBOT}",
                 option=name,
             )
-        if name not in ALLOWED:  # nor taken back: what was set at the robot stays
-            default = _NETWORK if option.group == "Network" else "it is none of those that may"
+        if name not in ALLOWED:  # nor removed: what was set at the robot stays
+            default = _NETWORK if option.group == "Network" else "it is not in the list of these"
             reason = REASONS.get(name, default)
             raise ConfigError(
-                f"{overrides.ORIGIN}: {name} cannot be set from afar, because {reason}: {_AT_THE_ROBOT}",
+                f"{overrides.ORIGIN}: {name} cannot be set remotely, because {reason};"
+                f" {_AT_THE_ROBOT}",
                 option=name,
             )
 
@@ -188,8 +193,8 @@ class Overrides:
         level = options.get("log_level")
         if level is not None and level not in LOG_LEVELS:
             raise ConfigError(
-                f"{overrides.ORIGIN}: log_level = {level!r} cannot be set from afar, because it would hide events: allowed are"
-                f" {' and '.join(LOG_LEVELS)}; {_AT_THE_ROBOT}",
+                f"{overrides.ORIGIN}: log_level = {level!r} cannot be set remotely, because it"
+                f" would hide events; use {' or '.join(LOG_LEVELS)}, or {_AT_THE_ROBOT}",
                 option="log_level",
             )
         interval = options.get("dev_poll_interval")
@@ -199,8 +204,8 @@ class Overrides:
             and caller().may_be_remote(insecure=self._is_insecure)
         ):
             raise ConfigError(
-                f"{overrides.ORIGIN}: dev_poll_interval = {interval} s cannot be set by a station, because {_SAFETY}: at most"
-                f" {POLL_INTERVAL_MAX} s is possible; {_AT_THE_ROBOT}",
+                f"{overrides.ORIGIN}: dev_poll_interval = {interval} s cannot be set by a station,"
+                f" because {_SAFETY}; use at most {POLL_INTERVAL_MAX} s, or {_AT_THE_ROBOT}",
                 option="dev_poll_interval",
             )
         self._check_module(options.get("exec_module"))
@@ -208,13 +213,16 @@ class Overrides:
             adds = any(value is not None for value in (options.get(name) or {}).values())
             if adds and len(now[name]) > most:
                 raise ConfigError(
-                    f"{overrides.ORIGIN}: {name} would have {len(now[name])} entries: at most {most} can be set from afar;"
-                    f" {_AT_THE_ROBOT}",
+                    f"{overrides.ORIGIN}: {name} would have {len(now[name])} entries, but at"
+                    f" most {most} can be set remotely; {_AT_THE_ROBOT}",
                     option=name,
                 )
 
     def _check_module(self, value: object) -> None:
-        """Refuse a file outside of the robot's directory, and one that is no code: errors of the linter quote what it holds."""
+        """Refuse files outside of the robot's directory and files other than code.
+
+        Errors of the linter quote the file.
+        """
         if not isinstance(value, str):
             return
         is_module = all(part.isidentifier() for part in value.split("."))
@@ -226,30 +234,34 @@ class Overrides:
             secret = is_secret(named, self._keys) or is_secret(path, self._keys)
         except (OSError, ValueError, RuntimeError) as error:
             raise ConfigError(
-                f"{overrides.ORIGIN}: exec_module = {value!r} is no path: {error}",
+                f"{overrides.ORIGIN}: exec_module = {value!r} is not a path: {error}",
                 option="exec_module",
             ) from None
         if secret:
-            why = "it is a file of keys"
+            why = "it is a key file"
         elif not path.is_relative_to(self._directory):
-            why = f"it lies outside of {self._directory}"
+            why = f"it is outside of {self._directory}"
         elif path.suffix != ".py":
-            why = "it is neither a module's name nor a .py file"
+            why = "it is neither a module name nor a .py file"
         else:
             return
         raise ConfigError(
-            f"{overrides.ORIGIN}: exec_module = {value!r} cannot be set from afar, because {why}: {_AT_THE_ROBOT}",
+            f"{overrides.ORIGIN}: exec_module = {value!r} cannot be set remotely, because {why};"
+            f" {_AT_THE_ROBOT}",
             option="exec_module",
         )
 
 
 def _name(by: Caller) -> str:
-    """Who calls, for the log."""
+    """Return the name of a caller for the log."""
     return by.station or by.peer.decode(errors="backslashreplace")
 
 
 def _without(config: Config, options: Mapping[str, Any]) -> Config:
-    """The options that the robot has, but for entries of maps that are taken back: their names and UIDs are free."""
+    """Return the options without the map entries that a change removes.
+
+    Their names and UIDs can be used again in the same change.
+    """
     changes = {
         name: {
             key: each

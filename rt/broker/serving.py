@@ -1,4 +1,4 @@
-"""The broker's tasks together: router, gamepads in, device updates out, and the methods of the robot itself."""
+"""The tasks of the broker: router, methods of the robot, gamepads in, device updates out."""
 
 import math
 import os
@@ -26,20 +26,20 @@ from rt.remote.caller import caller
 from rt.remote.handler import Route
 
 NOTICE_INTERVAL = 1.0
-"""Least time (s) between two datagrams that tell a source that its gamepads are refused."""
+"""Minimum time (s) between two refusal notices to one source."""
 NOTICES_PER_SECOND = 64
-"""Such datagrams to all sources per second: a sender that forges its source cannot draw more."""
+"""Maximum number of refusal notices to all sources, which forged source addresses could draw."""
 _SOURCES_MAX = 256
 
 
 class Controls(Handler):
-    """What the driver's station may call by datagram, which anybody on its network can send: gamepads and nothing else.
+    """The methods for datagrams, which anybody on the network can send: gamepad updates only.
 
-    Invariant: a datagram draws at most one datagram, never a longer one, a source at most one a
-    second, and all sources together at most `NOTICES_PER_SECOND`.
+    Invariant: a datagram draws at most one datagram, which is not longer. A source draws at most
+    one per second, and all sources together at most `NOTICES_PER_SECOND`.
 
     Args:
-        broker: Takes the gamepads.
+        broker: Handles the updates.
     """
 
     bounds = UPDATE_BOUNDS
@@ -51,7 +51,7 @@ class Controls(Handler):
         self._bucket = Bucket(NOTICES_PER_SECOND, 1 / NOTICES_PER_SECOND, 0.0)
 
     def answer_through(self, node: Node) -> None:
-        """Send notices through the node of the service of this handler."""
+        """Send refusal notices through the node of this handler's service."""
         self._node = node if isinstance(node, VerifyingNode) else None
 
     @route(inline=True)
@@ -63,7 +63,7 @@ class Controls(Handler):
             self._notify(caller().peer, error.refusal)
 
     def routes(self) -> dict[str, Route]:
-        """The one method."""
+        """Return the only route."""
         return {"update_gamepads": super().routes()["update_gamepads"]}
 
     def _notify(self, source: bytes, refusal: Refusal) -> None:
@@ -90,19 +90,19 @@ async def serve(
     status: Callable[[], list[dict[str, Any]]],
     driving: Driving | None = None,
 ) -> None:
-    """Let the broker serve as tasks of an application, which end with it; returns when calls can come in.
+    """Start the broker's tasks in an application; return when calls can be received.
 
     Args:
-        app: Named ``broker``.
-        store: Its buffers.
-        authenticator: Through which it listens.
-        instance: The name of the robot's instance.
+        app: The application, named ``broker``.
+        store: Buffers of the application.
+        authenticator: Binds the listening sockets.
+        instance: Name of the robot's instance.
         directory: The instance directory.
-        status: Says how the robot's children are, in plain values.
-        driving: Who is in control; by default a new one, which only the broker knows.
+        status: Returns the state of the robot's children, in plain values.
+        driving: The driver; by default a new one.
 
     Raises:
-        InstanceBusyError: Another program holds one of its addresses.
+        InstanceBusyError: Another program holds one of the addresses.
     """
     gamepads = GamepadFeed(store, driving)
     gamepads.driving.is_revoked = lambda station: station not in authenticator.keyring.stations

@@ -1,8 +1,8 @@
-"""Device updates: what the devices say, to whoever listens.
+"""Device updates: datagrams with the values of all connected devices.
 
-Every ``interval`` seconds one datagram names every connected device with the parameters that came
-in since the last; once a second it carries all of them, so that a listener who has just come knows
-everything soon. A datagram that would be too long is sent as several.
+A datagram is sent every ``interval`` seconds and contains the parameters of each device that were
+received since the last one. Once a second it contains all parameters, for new listeners. A datagram
+that would be too long is split.
 """
 
 import contextlib
@@ -11,26 +11,25 @@ from typing import Any, Protocol
 
 import trio
 
-from rt import log
 from rt.buffer import BufferStore, DeviceBuffer
 from rt.errors import BufferBusyError, DeviceBufferError
 from rt.protocol import control
 
 FULL_INTERVAL = 1.0
-"""Time between two updates that carry every readable parameter (s)."""
+"""Time between two updates with all readable parameters (s)."""
 DATAGRAM_BYTES = 60_000
-"""Encoded bytes of one update at most; a datagram carries 65507."""
+"""Maximum size of an encoded update; a datagram may have 65507 bytes."""
 EMPTY_INTERVAL = 0.5
 """Time between two updates (s) while no device is connected."""
 SCAN_INTERVAL = 1.0
-"""Time between two looks for devices that are new (s)."""
+"""Time between two scans for new devices (s)."""
 
 _TOLERANCE = 1e-6
 Update = dict[int, dict[str, Any]]
 
 
 class Publisher(Protocol):
-    """Sends datagrams; ``rt.remote.DatagramNode`` is one."""
+    """Sends datagrams, such as ``rt.remote.DatagramNode``."""
 
     async def send(self, peer: bytes, payload: bytes, /) -> None:
         """Send one datagram."""
@@ -41,18 +40,26 @@ class UpdatePublisher:
 
     Args:
         store: The buffers.
-        publisher: Where updates go.
+        publisher: Sends the updates.
         interval: Time between two updates (s).
+        max_bytes: Maximum size of an encoded update of several devices.
 
     Attributes:
-        sent: Datagrams sent so far.
+        sent: Number of datagrams sent.
+        skipped: Number of devices left out of an update because their buffer was in use.
     """
 
-    def __init__(self, store: BufferStore, publisher: Publisher, interval: float) -> None:
+    def __init__(
+        self,
+        store: BufferStore,
+        publisher: Publisher,
+        interval: float,
+        max_bytes: int = DATAGRAM_BYTES,
+    ) -> None:
         self._store = store
         self._publisher = publisher
         self._interval = interval
-        self._log = log.get_logger()
+        self._max_bytes = max_bytes
         self._last_full: dict[int, float] = {}
         self._last_scan = -SCAN_INTERVAL
         self._devices: Mapping[int, DeviceBuffer] = {}
@@ -60,9 +67,9 @@ class UpdatePublisher:
         self.skipped = 0
 
     async def run(self) -> None:
-        """Publish on absolute deadlines until cancelled; a late update is not made up for.
+        """Publish at absolute deadlines until cancelled; missed deadlines are skipped.
 
-        They are multiples of the interval, as those of the root's sign of life are, so that the
+        Deadlines are multiples of the interval, like those of the root's heartbeat, so that the
         process wakes once for both.
         """
         now = trio.current_time()
@@ -77,7 +84,7 @@ class UpdatePublisher:
             await trio.sleep_until(deadline)
 
     def collect(self) -> Update:
-        """The next update: UID -> parameter -> value of every connected device."""
+        """Return the next update: UID -> parameter -> value of all connected devices."""
         now = trio.current_time()
         update: Update = {}
         if now - self._last_scan >= SCAN_INTERVAL:
@@ -85,13 +92,13 @@ class UpdatePublisher:
             self._devices = self._store.devices()
         for uid, buffer in self._devices.items():
             if buffer.valid:
-                with contextlib.suppress(DeviceBufferError):  # it has left since
+                with contextlib.suppress(DeviceBufferError):  # it has disconnected meanwhile
                     update[uid] = self._values(uid, buffer, now)
         self._last_full = {uid: when for uid, when in self._last_full.items() if uid in update}
         return update
 
     def _values(self, uid: int, buffer: DeviceBuffer, now: float) -> dict[str, Any]:
-        # The next update would be too late for it.
+        # Send all values now if the next update would be too late.
         full = (
             now + self._interval
             > self._last_full.get(uid, -FULL_INTERVAL) + FULL_INTERVAL + _TOLERANCE
@@ -101,7 +108,7 @@ class UpdatePublisher:
             if full:
                 values = buffer.snapshot()
         except BufferBusyError:
-            # What has changed may be known to nobody now: the next update says everything.
+            # Changed values may be lost, so the next update contains all values.
             self._last_full.pop(uid, None)
             self.skipped += 1
             return {}
@@ -112,9 +119,9 @@ class UpdatePublisher:
         }
 
     def _payloads(self, update: Update) -> Iterator[bytes]:
-        """The update encoded: one datagram, or as many halves of it as are short enough."""
+        """Yield the encoded update, split into halves until each is short enough."""
         payload = control.encode_devices(update)
-        if len(payload) <= DATAGRAM_BYTES or len(update) < 2:
+        if len(payload) <= self._max_bytes or len(update) < 2:
             yield payload
             return
         items = list(update.items())

@@ -18,6 +18,7 @@ from rt.buffer.wakeup import EXECUTOR_SLOT, Wakeups
 from rt.buffer.watch import Watch
 from rt.buffer.write_event import WriteEvent
 from rt.catalog import Parameter, Peripheral
+from rt.catalog.packing import Packing
 from rt.errors import DeviceBufferError
 
 LOCK_TIMEOUT: Final = 0.01
@@ -47,7 +48,7 @@ class BaseBuffer:
     _counters: ClassVar[tuple[tuple[str, Any], ...]] = ()
     _structure: ClassVar[type[ctypes.Structure]]
     _changing: ClassVar[slice]
-    _block: ClassVar[layout.Block]
+    _packing: ClassVar[Packing]
     _hash: ClassVar[int] = 0
     _readable: ClassVar[frozenset[str]] = frozenset()
 
@@ -110,7 +111,7 @@ class BaseBuffer:
             "params": {param.name: param for param in params},
             "_structure": structure,
             "_changing": changing,
-            "_block": layout.Block(params),
+            "_packing": Packing(params),
             "_hash": layout.catalog_hash(name, params, cls.__name__),
             "_readable": frozenset(param.name for param in params if param.readable),
             **attrs,

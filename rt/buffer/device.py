@@ -165,7 +165,7 @@ class DeviceBuffer(Buffer):
                         self.counters.writes_dropped += bitmap.bit_count()
                         self.dropped_tokens |= 1 << token
                         continue
-                    parts = self._block.split(bitmap, VALUES_MAX)
+                    parts = self._packing.split(bitmap, VALUES_MAX)
                     taken += [
                         Outgoing(DevWrite(part, self._collect(self._write_bytes, part)), 1 << token)
                         for part in parts
@@ -253,7 +253,7 @@ class DeviceBuffer(Buffer):
                 view.uid = uid
             return
         bitmap, data = message.params, message.data
-        length, slices = self._block.slices(bitmap)
+        length, slices = self._packing.slices(bitmap)
         if length != len(data) or bitmap & ~self._all_params:
             raise RemoteProtocolError(
                 f"expected {length} bytes of values from a {self.name}, got {len(data)}",
@@ -286,7 +286,7 @@ class DeviceBuffer(Buffer):
     def _data(self, bitmap: int) -> list[DevData]:
         return [
             DevData(part, self._collect(self._update_bytes, part))
-            for part in self._block.split(bitmap, VALUES_MAX)
+            for part in self._packing.split(bitmap, VALUES_MAX)
         ]
 
     def _by_token(self, bitmap: int) -> dict[int, int]:
@@ -302,7 +302,7 @@ class DeviceBuffer(Buffer):
         return sum(1 << id_ for id_, token in enumerate(self._tokens) if tokens >> token & 1)
 
     def _collect(self, block: memoryview, bitmap: int) -> bytes:
-        _, slices = self._block.slices(bitmap)
+        _, slices = self._packing.slices(bitmap)
         return b"".join(block[run.block : run.block + run.length] for run in slices)
 
 

@@ -12,10 +12,9 @@ last; no transaction rolls them back.
 """
 
 import ctypes
-import functools
 import hashlib
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from rt.buffer import mutex
 from rt.catalog import Parameter
@@ -70,14 +69,6 @@ assert ctypes.sizeof(Header) == 208
 assert Header.mutex.offset % 8 == 0
 
 
-class Slice(NamedTuple):
-    """A run of neighbouring parameters: offsets in block and message, and length (bytes)."""
-
-    block: int
-    data: int
-    length: int
-
-
 def make_block(name: str, params: Sequence[Parameter]) -> type[ctypes.Structure]:
     """Return the packed structure with one value of each parameter, in the order of their ids."""
     fields = tuple((param.name, param.platform_type) for param in params)
@@ -123,48 +114,4 @@ def catalog_hash(name: str, params: Sequence[Parameter], kind: str) -> int:
 
 
 def _type_text(param: Parameter) -> str:
-    return f"{param.platform_type.__name__}:{ctypes.sizeof(param.platform_type)}"
-
-
-class Block:
-    """The layout of a block, computed once for each type of buffer.
-
-    Attributes:
-        size: Bytes of the block.
-    """
-
-    def __init__(self, params: Sequence[Parameter]) -> None:
-        self._sizes = [ctypes.sizeof(param.platform_type) for param in params]
-        self._offsets = [sum(self._sizes[:index]) for index in range(len(self._sizes))]
-        self.size = sum(self._sizes)
-        self.slices = functools.lru_cache(maxsize=256)(self._slices)
-
-    def _slices(self, bitmap: int) -> tuple[int, tuple[Slice, ...]]:
-        """Return the data length of a message with that bitmap, and its runs of parameters."""
-        runs: list[Slice] = []
-        position = 0
-        for offset, size in (
-            (self._offsets[index], self._sizes[index])
-            for index in range(len(self._sizes))
-            if bitmap >> index & 1
-        ):
-            if runs and runs[-1].block + runs[-1].length == offset:
-                runs[-1] = runs[-1]._replace(length=runs[-1].length + size)
-            else:
-                runs.append(Slice(offset, position, size))
-            position += size
-        return position, tuple(runs)
-
-    def split(self, bitmap: int, limit: int) -> list[int]:
-        """Split a bitmap into parts whose data takes at most ``limit`` bytes each."""
-        parts: list[int] = []
-        part = length = 0
-        for index, size in enumerate(self._sizes):
-            if not bitmap >> index & 1:
-                continue
-            if part and length + size > limit:
-                parts.append(part)
-                part = length = 0
-            part |= 1 << index
-            length += size
-        return [*parts, part] if part else parts
+    return f"{param.platform_type.__name__}:{param.size}"

@@ -1,4 +1,4 @@
-"""The device catalog: what peripherals there are and how their parameters are named, typed and bounded."""
+"""The device catalog: types of peripherals, and the names, types and limits of their parameters."""
 
 from rt.catalog.load import Catalog, from_tables, load, parse
 from rt.catalog.parameter import OutOfRangeWarning, Parameter

@@ -1,7 +1,6 @@
-"""What a catalog may say: every rule that a peripheral and its parameters keep, and the sentence for each that is broken.
+"""Validation of catalog tables: the rules for peripherals and parameters, and their error messages.
 
-The rule of this module: whatever the tables hold, the answer is peripherals and faults, never an
-exception.
+Invariant: any tables yield peripherals and problems, never an exception.
 """
 
 import ctypes
@@ -19,13 +18,13 @@ from rt.catalog.problem import NO_VALUE, Problem, Report, convert, reporter, sho
 from rt.protocol.message import INTERVAL_MAX, VALUES_MAX
 
 MAX_DEVICE_PARAMS: Final = 16
-"""The most parameters of a Smart Device: its bitmaps are 16 bits wide."""
+"""The maximum number of parameters of a Smart Device, whose bitmaps have 16 bits."""
 MAX_PARAMS: Final = 64
-"""The most parameters of any peripheral: the bitmaps in its buffer are 64 bits wide."""
+"""The maximum number of parameters of a peripheral, whose bitmaps in a buffer have 64 bits."""
 MAX_NAME_LENGTH: Final = 64
 MIN_INTERVAL: Final = 0.001
 MAX_INTERVAL: Final = INTERVAL_MAX / 1000
-"""Intervals travel as 16 bits of milliseconds; 0 would end a subscription (s)."""
+"""Intervals (s) are sent as 16 bits of milliseconds; 0 would end a subscription."""
 
 _PERIPHERAL_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _PARAM_NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -52,7 +51,7 @@ class _PeripheralSpec(msgspec.Struct):
 
 
 def check(tables: Mapping[str, object]) -> tuple[dict[str, Peripheral], list[Problem]]:
-    """The peripherals that tables describe, and everything that is wrong with them."""
+    """Return the peripherals that tables describe, and all problems."""
     problems: list[Problem] = []
     peripherals: dict[str, Peripheral] = {}
     owners: dict[int, str] = {}
@@ -66,7 +65,7 @@ def check(tables: Mapping[str, object]) -> tuple[dict[str, Peripheral], list[Pro
             owner = owners.setdefault(device_id, name)
             if owner != name:
                 reporter(problems, name)(
-                    "device_id", device_id, f"it is taken by [{owner}], and each type has its own"
+                    "device_id", device_id, f"already used by [{owner}]; each type needs its own"
                 )
         peripherals[name] = peripheral
     return peripherals, problems
@@ -75,7 +74,7 @@ def check(tables: Mapping[str, object]) -> tuple[dict[str, Peripheral], list[Pro
 def check_builtin_names(
     own: Mapping[str, Peripheral], builtin: Mapping[str, Peripheral]
 ) -> list[Problem]:
-    """What is wrong with tables that have the names of peripherals that are rt's own, such as the gamepads."""
+    """Return the problems of tables that replace built-in peripherals, such as the gamepads."""
     problems: list[Problem] = []
     for name, wanted in builtin.items():
         given = own.get(name)
@@ -86,7 +85,7 @@ def check_builtin_names(
             report(
                 "device_id",
                 given.device_id,
-                f"{name} is rt's own and no Smart Device: give yours another name",
+                f"{name} is built in and not a Smart Device; use another name",
             )
             continue
         kinds = {param.name: param.ctype for param in given.params}
@@ -95,7 +94,7 @@ def check_builtin_names(
             report(
                 "params",
                 NO_VALUE,
-                f"{param!r} is not as rt needs it: leave the table out, and rt's own {name} is used",
+                f"{param!r} differs from the built-in {name}; remove the table to use that one",
             )
     return problems
 
@@ -104,19 +103,19 @@ def _peripheral(name: str, table: object, problems: list[Problem]) -> Peripheral
     before = len(problems)
     report = reporter(problems, name)
     if not isinstance(table, Mapping):
-        report("", table, "it is no table, and a catalog consists of tables like [limit-switch]")
+        report("", table, "expected a table such as [limit-switch]")
         return None
     if not _PERIPHERAL_NAME.fullmatch(name) or len(name) > MAX_NAME_LENGTH:
         report(
             "",
             NO_VALUE,
-            f"the name of a peripheral is made of a-z, 0-9 and - between them, at most {MAX_NAME_LENGTH}",
+            f"a name consists of words of a-z and 0-9 joined by -, at most {MAX_NAME_LENGTH}",
         )
     spec = convert(_PeripheralSpec, table, report)
     if spec is None:
         return None
     _check_head(spec, report)
-    # What has far too many parameters is not looked at one by one.
+    # An excessive number of parameters is not checked one by one.
     params = _params(name, spec, problems) if len(spec.params) <= MAX_PARAMS else []
     if len(problems) > before:
         return None
@@ -133,7 +132,7 @@ def _peripheral(name: str, table: object, problems: list[Problem]) -> Peripheral
 def _check_head(spec: _PeripheralSpec, report: Report) -> None:
     smart = spec.device_id is not None
     if spec.device_id is not None and not 0 <= spec.device_id <= 0xFFFF:
-        report("device_id", spec.device_id, "it has to be 0 to 65535 (16 bits)")
+        report("device_id", spec.device_id, "expected 0 to 65535 (16 bits)")
     for key in _INTERVALS:
         interval = getattr(spec, key)
         if interval is None:
@@ -142,18 +141,18 @@ def _check_head(spec: _PeripheralSpec, report: Report) -> None:
             report(
                 key,
                 interval,
-                f"it has to be {MIN_INTERVAL} to {MAX_INTERVAL} s (16 bits of milliseconds)",
+                f"expected {MIN_INTERVAL} to {MAX_INTERVAL} s (16 bits of milliseconds)",
             )
         elif not smart:
             report(
-                key, interval, "only a Smart Device has intervals, and this table has no device_id"
+                key, interval, "only Smart Devices have intervals, and this table has no device_id"
             )
     most, kind = (MAX_DEVICE_PARAMS, "a Smart Device") if smart else (MAX_PARAMS, "a peripheral")
     if len(spec.params) > most:
         report(
             "params",
             NO_VALUE,
-            f"it has {len(spec.params)} parameters, and {kind} has at most {most}",
+            f"too many parameters: {len(spec.params)}, and {kind} has at most {most}",
         )
 
 
@@ -174,7 +173,7 @@ def _params(table: str, spec: _PeripheralSpec, problems: list[Problem]) -> list[
         if found is None:
             continue
         if found.name in names:
-            report("name", NO_VALUE, "the name stands twice in this table")
+            report("name", NO_VALUE, "duplicate name in this table")
         names.add(found.name)
         ids.append(found.id)
         param = _param(
@@ -187,9 +186,9 @@ def _params(table: str, spec: _PeripheralSpec, problems: list[Problem]) -> list[
             params.append(param)
     if len(ids) == len(spec.params):
         _check_ids(ids, reporter(problems, table))
-    if sum(ctypes.sizeof(param.platform_type) for param in params) > MAX_BYTES:
+    if sum(param.size for param in params) > MAX_BYTES:
         reporter(problems, table)(
-            "params", NO_VALUE, f"their values take more than {MAX_BYTES} bytes together"
+            "params", NO_VALUE, f"the values take more than {MAX_BYTES} bytes in total"
         )
     return sorted(params, key=lambda param: param.id)
 
@@ -202,17 +201,17 @@ def _check_ids(ids: Sequence[int | None], report: Report) -> None:
         report(
             "params",
             NO_VALUE,
-            "some have an id and some have none: give all of them one, or none for the order here",
+            "some have an id and some have none; give an id to all, or to none to use their order",
         )
     elif len(set(given)) < len(given):
         twice = next(each for each in given if given.count(each) > 1)
-        report("params", NO_VALUE, f"id {twice} stands twice, and each parameter has its own")
+        report("params", NO_VALUE, f"duplicate id {twice}")
     elif sorted(given) != list(range(len(given))):
         gap = next(each for each in range(len(given)) if each not in given)
         report(
             "params",
             NO_VALUE,
-            f"id {gap} is missing: ids go from 0 to {len(given) - 1} without gaps",
+            f"id {gap} is missing; ids are 0 to {len(given) - 1} without gaps",
         )
 
 
@@ -221,17 +220,17 @@ def _param(spec: _ParameterSpec, number: int, report: Report, *, smart: bool) ->
         report(
             "name",
             spec.name,
-            f"it has to be a-z, 0-9 and _, beginning with a letter, at most {MAX_NAME_LENGTH}",
+            f"a name consists of a-z, 0-9 and _, begins with a letter, at most {MAX_NAME_LENGTH}",
         )
     elif keyword.iskeyword(spec.name):
-        report("name", spec.name, "it is a word of Python's: choose another")
+        report("name", spec.name, "a keyword of Python; use another name")
     if not spec.readable and not spec.writeable:
-        report("readable", spec.readable, "it is not writeable either, so nobody could use it")
+        report("readable", spec.readable, "a parameter must be readable or writeable")
     if spec.subscribed and not spec.readable:
         report(
             "subscribed",
             spec.subscribed,
-            "a parameter that is not readable cannot be subscribed to",
+            "only readable parameters can be subscribed to",
         )
     try:
         ctype = Parameter.parse_ctype(spec.type)
@@ -247,16 +246,16 @@ def _param(spec: _ParameterSpec, number: int, report: Report, *, smart: bool) ->
         writeable=spec.writeable,
         subscribed=subscribed,
     )
-    size = ctypes.sizeof(param.platform_type)
+    size = param.size
     if smart and size > VALUES_MAX:
         report(
             "type",
             spec.type,
-            f"it takes {size} bytes, and a message to a Smart Device carries {VALUES_MAX}",
+            f"{size} bytes, but a message to a Smart Device carries at most {VALUES_MAX}",
         )
     lower, upper = (_limit(param, key, getattr(spec, key), report) for key in ("lower", "upper"))
     if lower is not None and upper is not None and lower > upper:
-        report("lower", lower, f"it is greater than upper = {upper}")
+        report("lower", lower, f"greater than upper = {upper}")
     return param._replace(
         lower=-math.inf if lower is None else lower,
         upper=math.inf if upper is None else upper,
@@ -264,24 +263,24 @@ def _param(spec: _ParameterSpec, number: int, report: Report, *, smart: bool) ->
 
 
 def _limit(param: Parameter, key: str, value: float | None, report: Report) -> float | None:
-    """A limit in the parameter's own kind of number, or None: there is none, or it is wrong."""
+    """Return a limit as a number of the parameter's type, or None if it is missing or invalid."""
     if value is None:
         return None
     if not param.is_simple or param.ctype is ctypes.c_bool:
         report(
             key,
             value,
-            f"only numbers have limits, and the type is {'bool' if param.is_simple else 'an array'}",
+            f"only numbers have limits, not {'a bool' if param.is_simple else 'an array'}",
         )
         return None
-    if not -math.inf < value < math.inf:  # math.isfinite fails at integers beyond every float
-        report(key, value, "a limit is a finite number: leave it out for none")
+    if not -math.inf < value < math.inf:  # math.isfinite raises for huge integers
+        report(key, value, "a limit must be finite; omit it for none")
         return None
     if not param.is_real and value != int(value):
-        report(key, value, "the limit of an integer is a whole number")
+        report(key, value, "the limit of an integer must be a whole number")
         return None
     least, most = param.type_bounds
     if not least <= value <= most:
-        report(key, value, f"the type holds {least} to {most}")
+        report(key, value, f"the range of the type is {least} to {most}")
         return None
     return float(value) if param.is_real else int(value)

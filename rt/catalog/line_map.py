@@ -1,28 +1,28 @@
-"""Where in a catalog's text a table or a parameter stands, for messages.
+"""Line numbers of tables and parameters in the text of a catalog, for error messages.
 
-`tomllib` tells values without places, so the places are looked for in the text: good enough to find
-the line, and never wrong about anything but the line.
+`tomllib` returns values without positions, so a search in the text finds them. At worst the line is
+wrong.
 """
 
 import re
 
 
 def line_of(text: str, table: str, param: str | None = None) -> int | None:
-    """The line of a table's header, or of a parameter's name below it; None where neither is found."""
+    """Return the line of a table, or of a parameter in it; None if the table is not found."""
     name = rf"[\"']?{re.escape(table)}[\"']?"
     start = re.search(
         rf"^[ \t]*(?:\[\[?[ \t]*{name}[ \t]*[\].]|{name}[ \t]*[.=])", text, re.MULTILINE
     )
     if start is None:
         return None
-    place = start.start()
+    position = start.start()
     if param is not None:
         other = re.compile(
             rf"^[ \t]*\[\[?[ \t]*(?!{name}[ \t]*[\].])[\w\"'-]", re.MULTILINE
         ).search(text, start.end())
         end = other.start() if other else len(text)
         found = re.compile(rf"\bname[\"']?[ \t]*=[ \t]*[\"']{re.escape(param)}[\"']").search(
-            text, place, end
+            text, position, end
         )
-        place = found.start() if found else place
-    return text.count("\n", 0, place) + 1
+        position = found.start() if found else position
+    return text.count("\n", 0, position) + 1

@@ -1,4 +1,7 @@
-"""catalog.toml -> typed peripherals. A bad catalog is refused whole, and all that is wrong in it is told at once."""
+"""Loading of catalog.toml.
+
+Invariant: a catalog with any problem is refused, and the error lists all problems.
+"""
 
 import re
 import stat
@@ -16,7 +19,7 @@ from rt.catalog.problem import Problem
 from rt.errors import CatalogError, DeviceError
 
 MAX_FILE_SIZE: Final = 1 << 20
-"""Bytes of a catalog file at most; the one that rt carries has 7000."""
+"""The maximum size of a catalog file (bytes); the built-in one has 7000."""
 _MAX_SHOWN = 20
 _SYNTAX_PLACE = re.compile(
     r"^(?P<reason>.*?) \(at (?:line (?P<line>\d+), column (?P<column>\d+)|end of document)\)$",
@@ -25,7 +28,7 @@ _SYNTAX_PLACE = re.compile(
 
 
 class Catalog(Mapping[str, Peripheral]):
-    """Every peripheral that rt knows, by name; the key of a Smart Device on the wire is its device id."""
+    """The types of peripherals by name, and those of Smart Devices also by device id."""
 
     def __init__(self, peripherals: Mapping[str, Peripheral], source: str = "") -> None:
         self._peripherals = dict(peripherals)
@@ -44,33 +47,31 @@ class Catalog(Mapping[str, Peripheral]):
         return len(self._peripherals)
 
     def by_device_id(self, device_id: int) -> Peripheral | None:
-        """The Smart Device whose UIDs carry that id, or None."""
+        """Return the type of Smart Device with a device id, or None."""
         return self._by_device_id.get(device_id)
 
     def of_uid(self, uid: int) -> Peripheral:
-        """The type of the Smart Device of a UID.
+        """Return the type of the Smart Device with a UID.
 
         Raises:
-            DeviceError: No peripheral of the catalog has the UID's device id.
+            DeviceError: The catalog has no peripheral with the UID's device id.
         """
         peripheral = self._by_device_id.get(uid >> 72)
         if peripheral is None:
             raise DeviceError(
-                f"no peripheral of {self.source} has device id {uid >> 72}", uid=str(uid)
+                f"{self.source} has no peripheral with device id {uid >> 72}", uid=str(uid)
             )
         return peripheral
 
 
 def load(path: Path | None = None) -> Catalog:
-    """Read a catalog file, or the one that rt carries.
+    """Load a catalog file, or the built-in one.
 
-    A file of one's own says what Smart Devices there are. The peripherals that are rt's own, such
-    as the gamepads, come from rt where the file has none of that name; where it has, they need the
-    parameters that rt uses.
+    A file defines the Smart Devices. Peripherals that are not Smart Devices, such as the gamepads,
+    are built in. A file may contain them, with the same parameters.
 
     Raises:
-        CatalogError: The file cannot be read or anything in it is wrong; nothing of it is used
-            then.
+        CatalogError: The file cannot be read, or has a problem.
     """
     builtin = parse(_read(builtin_path()), str(builtin_path()))
     if path is None:
@@ -85,10 +86,10 @@ def load(path: Path | None = None) -> Catalog:
 
 
 def parse(text: str, source: str = "catalog") -> Catalog:
-    """The catalog that a TOML text describes; ``source`` names it in errors.
+    """Return the catalog in a TOML text; errors name it as ``source``.
 
     Raises:
-        CatalogError: Anything in it is wrong.
+        CatalogError: The text has a problem.
     """
     try:
         tables = tomllib.loads(text)
@@ -101,37 +102,39 @@ def parse(text: str, source: str = "catalog") -> Catalog:
         ) from None
     except (ValueError, RecursionError) as error:
         reason = (
-            "brackets are nested too deep"
+            "brackets are nested too deeply"
             if isinstance(error, RecursionError)
             else "a number has too many digits"
         )
-        raise CatalogError(f"{source}: not TOML that rt can read: {reason}", file=source) from None
+        raise CatalogError(f"{source}: cannot parse this TOML: {reason}", file=source) from None
     return from_tables(tables, source, text)
 
 
 def from_tables(tables: Mapping[str, object], source: str = "catalog", text: str = "") -> Catalog:
-    """The catalog that raw tables describe, in the form of catalog.toml.
+    """Return the catalog in tables that are structured like catalog.toml.
 
     Args:
-        tables: By the name of the peripheral: ``params`` (a list of ``name``, ``type`` and further
-            arguments of ``Parameter``), and for a Smart Device ``device_id``, and if wanted
-            ``sub_interval``, ``write_interval`` and ``heartbeat_interval`` (s).
-        source: What names the catalog in errors.
-        text: What the tables were read from, to tell lines.
+        tables: The tables by name of the peripheral. Each has ``params`` (a list of ``name``,
+            ``type`` and further arguments of ``Parameter``). One of a Smart Device also has
+            ``device_id``, and optionally ``sub_interval``, ``write_interval`` and
+            ``heartbeat_interval`` (s).
+        source: The name of the catalog in errors.
+        text: The text of the tables, for line numbers in errors.
 
     Raises:
-        CatalogError: Anything is wrong: one line for each fault, with its place, the value and what
-            is allowed; the context has ``file``, ``table`` and ``field`` of the first, and the
-            sentences of all as ``faults``.
+        CatalogError: The tables have problems. The message has one line for each, with position,
+            value and what is expected. The context has ``file``, ``table``, ``param`` and
+            ``field`` of the first problem, and all lines as ``faults``.
 
     Example:
-        >>> known = from_tables({"lamp": {"device_id": 77, "params": [{"name": "lit", "type": "bool", "writeable": True}]}})
-        >>> known["lamp"].param("lit").writeable
+        >>> lit = {"name": "lit", "type": "bool", "writeable": True}
+        >>> lamps = from_tables({"lamp": {"device_id": 77, "params": [lit]}})
+        >>> lamps["lamp"].param("lit").writeable
         True
-        >>> from_tables({"lamp": {"device_id": 77, "params": [{"name": "lit", "type": "bol"}]}})
+        >>> from_tables({"lamp": {"device_id": 77, "params": [lit | {"type": "bol"}]}})
         Traceback (most recent call last):
         ...
-        rt.errors.CatalogError: catalog: [lamp] params[0] 'lit' type: 'bol' is not a type: did you mean 'bool'?
+        rt.errors.CatalogError: catalog: [lamp] params[0] 'lit' type: unknown type 'bol'; did ...
     """
     peripherals, problems = check.check(tables)
     _refuse(problems, source, text)
@@ -139,7 +142,7 @@ def from_tables(tables: Mapping[str, object], source: str = "catalog", text: str
 
 
 def builtin_path() -> Path:
-    """The catalog that comes with rt: beside the package when installed, at the top of a source tree."""
+    """Return the path of the built-in catalog: in the package, or at the top of a source tree."""
     installed = resources.files("rt.catalog") / "catalog.toml"
     path = Path(str(installed))
     return (
@@ -176,21 +179,17 @@ def _refuse(problems: list[Problem], source: str, text: str) -> None:
 def _read(path: Path) -> str:
     try:
         mode = path.stat().st_mode
-        if not stat.S_ISREG(
-            mode
-        ):  # a FIFO would never end, and a directory has a clearer sentence than the kernel's
-            what = "a directory" if stat.S_ISDIR(mode) else "no regular file"
-            raise CatalogError(f"{path}: the catalog cannot be read: it is {what}", file=str(path))
+        if not stat.S_ISREG(mode):  # reading a FIFO would never end
+            what = "a directory" if stat.S_ISDIR(mode) else "not a regular file"
+            raise CatalogError(f"{path}: cannot read the catalog: {what}", file=str(path))
         with path.open("rb") as file:
             data = file.read(MAX_FILE_SIZE + 1)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise CatalogError(
-            f"{path}: the catalog cannot be read: {reason}", file=str(path)
-        ) from error
+        raise CatalogError(f"{path}: cannot read the catalog: {reason}", file=str(path)) from error
     if len(data) > MAX_FILE_SIZE:
         raise CatalogError(
-            f"{path}: it has more than {MAX_FILE_SIZE} bytes and is no catalog", file=str(path)
+            f"{path}: too large for a catalog: more than {MAX_FILE_SIZE} bytes", file=str(path)
         )
     try:
         return data.decode("utf-8-sig").replace("\r\n", "\n")

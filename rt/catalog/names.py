@@ -1,4 +1,4 @@
-"""From what a person calls a Smart Device to its UID: the one place that does so, and that says what is wrong with a name."""
+"""Resolution of device names to UIDs, and the errors for unknown and disconnected devices."""
 
 from collections.abc import Iterable, Mapping
 from typing import Final
@@ -7,21 +7,21 @@ from rt.errors import DeviceError
 from rt.text import clip, closest, listed, quote
 
 UID_END: Final = 1 << 88
-"""One more than the greatest UID."""
-RESTART_HINT: Final = "rt.toml is newer than the robot: start `rt run` again"
-"""Why a name may be unknown that rt.toml has: a robot reads its options at its start only."""
+"""The end of the range of UIDs: 2**88."""
+RESTART_HINT: Final = "rt.toml is newer than the robot; restart `rt run`"
+"""Why a name in rt.toml may be unknown: a robot reads its options only when it starts."""
 
 
-def resolve_uid(text: str, names: Mapping[str, int], kinds: Iterable[str] = ()) -> int:
-    """The UID that a decimal number or a name of the team's stands for.
+def resolve_uid(text: str, names: Mapping[str, int], types: Iterable[str] = ()) -> int:
+    """Return the UID for a decimal number or a name of the team.
 
     Args:
-        text: What a person wrote.
+        text: The number or name.
         names: UIDs by the names that the team gave them (option ``dev_name``).
-        kinds: Types of devices that would have been understood as well, for the message.
+        types: Types of devices that the caller also accepts, for the error.
 
     Raises:
-        DeviceError: It is neither; the message has the nearest name.
+        DeviceError: It is neither; the message suggests the nearest name.
 
     Examples:
         >>> resolve_uid("left_motor", {"left_motor": 7})
@@ -38,28 +38,28 @@ def resolve_uid(text: str, names: Mapping[str, int], kinds: Iterable[str] = ()) 
         uid = int(text)
         if uid < UID_END:
             return uid
-    kinds = list(kinds)
-    near = closest(text, [*names, *kinds])
+    types = list(types)
+    near = closest(text, [*names, *types])
     if text.isascii() and text.isdigit():
-        hint = "the number is too large for a UID; `rt devices` shows the UIDs of devices"
+        hint = "the number is too large for a UID; `rt devices` shows UIDs"
     elif near is not None:
         hint = f"did you mean {near}?"
     else:
         known = f"one of {listed(names)}" if names else "a name"
-        kind = f", a type such as {kinds[0]}," if kinds else ""
-        hint = f"use a UID{kind} or {known}; devices are named in rt.toml, below [dev_name]"
+        type_hint = f", a type such as {types[0]}," if types else ""
+        hint = f"use a UID{type_hint} or {known}; devices are named in rt.toml, below [dev_name]"
     raise DeviceError(f"there is no device {quote(text)}: {hint}", uid=clip(text))
 
 
 def name_of(uid: int, names: Mapping[str, int]) -> str:
-    """What a person calls a device: the team's name for it, or else its UID."""
+    """Return the team's name for a device, or else its UID."""
     return next((name for name, number in names.items() if number == uid), str(uid))
 
 
 def not_connected(uid: int, names: Mapping[str, int], connected: Iterable[int]) -> DeviceError:
-    """The error for a device that is not connected, with those that are."""
-    called = {number: name for name, number in reversed(list(names.items()))}
-    others = listed(called.get(number, str(number)) for number in sorted(connected)) or "none"
+    """Return the error for a device that is not connected, with the connected ones."""
+    names_by_uid = {number: name for name, number in reversed(list(names.items()))}
+    others = listed(names_by_uid.get(number, str(number)) for number in sorted(connected)) or "none"
     return DeviceError(
         f"the device {name_of(uid, names)} is not connected; connected: {others}", uid=str(uid)
     )

@@ -1,4 +1,4 @@
-"""One parameter of a peripheral: its name, type, place on the wire, and the range of its values."""
+"""One parameter of a peripheral: its name, type, wire format, and the range of its values."""
 
 import ctypes
 import math
@@ -24,10 +24,10 @@ _SIMPLE: dict[str, Any] = {
     "double": ctypes.c_double,
 }
 TYPE_NAMES = tuple(_SIMPLE)
-"""The names of the simple types that a catalog may use."""
+"""The names of the simple types in a catalog."""
 
 MAX_BYTES = 1 << 16
-"""The most bytes of one value, and of all values of a peripheral: what shared memory is spent on."""
+"""The maximum bytes of one value, and of all values of a peripheral, to bound shared memory."""
 MAX_DIMENSIONS = 8
 
 _FORMATS: dict[Any, str] = {
@@ -45,7 +45,7 @@ _FORMATS: dict[Any, str] = {
 _SPECIFIER = re.compile(r"(?P<base>\w+)(?P<sizes>(\[[0-9]+\])*)")
 _REAL = (ctypes.c_float, ctypes.c_double)
 _FLOAT_MAX = 3.4028234663852886e38
-"""The greatest value of a 4-byte float."""
+"""The largest 4-byte float."""
 
 
 class OutOfRangeWarning(UserWarning):
@@ -53,17 +53,17 @@ class OutOfRangeWarning(UserWarning):
 
 
 class Parameter(NamedTuple):
-    """A parameter descriptor.
+    """The description of a parameter.
 
     Args:
         name: The parameter's name.
         ctype: The C type that the catalog names.
-        id: The parameter's place on the wire, a nonnegative integer.
-        lower: The least valid value, for numeric parameters.
-        upper: The greatest valid value, for numeric parameters.
+        id: The position of the parameter in bitmaps and messages, from 0.
+        lower: The smallest valid value, for numeric parameters.
+        upper: The largest valid value, for numeric parameters.
         readable: Whether the parameter can be read with ``Buffer.get``.
         writeable: Whether the parameter can be written with ``Buffer.write``.
-        subscribed: Whether it is subscribed to by default (Smart Devices).
+        subscribed: Whether the parameter is subscribed to by default (Smart Devices).
     """
 
     name: str
@@ -76,7 +76,9 @@ class Parameter(NamedTuple):
     subscribed: bool = True
 
     def clamp(self, value: float, /) -> float:
-        """The nearest value within the parameter's limits; one beyond them is warned of (``OutOfRangeWarning``).
+        """Return the nearest value within the limits, with a warning if it differs.
+
+        The warning is an ``OutOfRangeWarning``.
 
         Raises:
             ValueError: The value is not a number (NaN).
@@ -94,10 +96,10 @@ class Parameter(NamedTuple):
         if self.lower <= value <= self.upper:
             return value
         if value != value:  # noqa: PLR0124 - the test for NaN that needs no call
-            raise ValueError(f"{self.name} takes a number, and NaN is none")
+            raise ValueError(f"{self.name} must be a number, not NaN")
         bound = self.lower if value < self.lower else self.upper
         warnings.warn(
-            f"{self.name} = {value} is out of its range {self.lower} to {self.upper}: {bound} is used",
+            f"{self.name} = {value} is out of range {self.lower} to {self.upper}; using {bound}",
             OutOfRangeWarning,
             stacklevel=2,
         )
@@ -105,7 +107,9 @@ class Parameter(NamedTuple):
 
     @staticmethod
     def parse_ctype(type_specifier: str) -> Any:
-        """The C type of a specifier: a simple type's name, and a ``[n]`` for each dimension of an array.
+        """Return the C type of a specifier.
+
+        It is the name of a simple type, followed by ``[n]`` for each dimension of an array.
 
         Raises:
             ValueError: There is no such type.
@@ -119,9 +123,9 @@ class Parameter(NamedTuple):
         if match is None or match["base"] not in _SIMPLE:
             base = type_specifier.partition("[")[0].strip()
             near = closest(base, TYPE_NAMES, cutoff=0.6)
-            known = f"use one of {', '.join(TYPE_NAMES)}, or uint8[64]"
-            hint = known if near is None else f"did you mean {near!r}?"
-            raise ValueError(f"{type_specifier[:60]!r} is not a type: {hint}")
+            types = f"use one of {', '.join(TYPE_NAMES)}, or uint8[64]"
+            hint = types if near is None else f"did you mean {near!r}?"
+            raise ValueError(f"unknown type {type_specifier[:60]!r}; {hint}")
         ctype = _SIMPLE[match["base"]]
         sizes = re.findall(r"[0-9]+", match["sizes"])
         if len(sizes) > MAX_DIMENSIONS:
@@ -129,7 +133,7 @@ class Parameter(NamedTuple):
         for digits in sizes:
             size = int(digits) if len(digits) <= len(str(MAX_BYTES)) else MAX_BYTES + 1
             if size == 0:
-                raise ValueError(f"{type_specifier[:60]!r} is an array without elements")
+                raise ValueError(f"{type_specifier[:60]!r} has no elements")
             if size * ctypes.sizeof(ctype) > MAX_BYTES:
                 raise ValueError(f"{type_specifier[:60]!r} takes more than {MAX_BYTES} bytes")
             ctype = ctype * size
@@ -137,7 +141,7 @@ class Parameter(NamedTuple):
 
     @property
     def default(self) -> Any:
-        """The value before anything is known.
+        """The initial value of a simple parameter.
 
         Raises:
             DeviceBufferError: The parameter is an array.
@@ -152,15 +156,15 @@ class Parameter(NamedTuple):
             >>> Parameter("param", ctypes.c_bool * 3, 0).default
             Traceback (most recent call last):
             ...
-            rt.errors.DeviceBufferError: vector parameters have no default
+            rt.errors.DeviceBufferError: an array has no default
         """
         if not self.is_simple:
-            raise DeviceBufferError("vector parameters have no default", param=self.name)
+            raise DeviceBufferError("an array has no default", param=self.name)
         return self.platform_type().value
 
     @property
     def initial(self) -> Any:
-        """What is there before anything is known, of arrays too: the default, or lists of it.
+        """The initial value: zero or False, or nested lists of it for an array.
 
         Example:
             >>> Parameter("param", ctypes.c_bool * 3, 0).initial
@@ -170,8 +174,13 @@ class Parameter(NamedTuple):
 
     @property
     def platform_type(self) -> Any:
-        """The C type as wide as the value is on the wire: a board's double is a float, 4 bytes."""
+        """The C type of the wire format: the double of a board is a float, 4 bytes."""
         return _platform_type(self.ctype)
+
+    @property
+    def size(self) -> int:
+        """The bytes of a value on the wire."""
+        return ctypes.sizeof(self.platform_type)
 
     @property
     def is_simple(self) -> bool:
@@ -180,19 +189,19 @@ class Parameter(NamedTuple):
 
     @property
     def is_real(self) -> bool:
-        """Whether the values are floating point numbers."""
+        """Whether the values are floating-point numbers."""
         return self.ctype in _REAL
 
     @property
     def format(self) -> str:
-        """The value's form on the wire for the ``struct`` module: a letter, or ``64B`` for an array of 64."""
+        """The format of a value for ``struct``, such as ``f``, or ``64B`` for an array."""
         ctype, count = _element(self.platform_type)
         letter = _FORMATS[ctype]
         return letter if self.is_simple else f"{count}{letter}"
 
     @property
     def type_bounds(self) -> tuple[float, float]:
-        """The least and the greatest finite value that the type of a single number holds."""
+        """The smallest and the largest finite value of the type of a single number."""
         if self.is_real:
             return -_FLOAT_MAX, _FLOAT_MAX
         bits = 8 * ctypes.sizeof(self.ctype)
@@ -203,42 +212,42 @@ class Parameter(NamedTuple):
         )
 
     def checked(self, value: Any, /) -> Any:
-        """A value that may be stored: of the right kind, a number that is one, clamped to the limits and to the type without a word.
+        """Return the value, clamped to the limits and the type without a warning.
 
-        Of an array every element is; how many there are is looked at where it is stored.
+        Each element of an array is checked and clamped; the shape is not checked.
 
         Raises:
-            TypeError: The value is of another kind.
+            TypeError: The value has a wrong type.
             ValueError: The value is not a number (NaN).
         """
         ctype = self.ctype
         if ctype in _REAL:
             if value.__class__ is not float:
                 value = self._number(value)
-            # Written out, since min and max take longer than everything else here.
+            # Faster than min and max, which take longer than the rest of this method.
             if self.lower <= value <= self.upper and -_FLOAT_MAX <= value <= _FLOAT_MAX:
                 return value
             if value != value:  # noqa: PLR0124 - the test for NaN that needs no call
-                raise ValueError(f"{self.name} takes a number, and NaN is none")
+                raise ValueError(f"{self.name} must be a number, not NaN")
             return min(max(value, self.lower, -_FLOAT_MAX), self.upper, _FLOAT_MAX)
         if ctype is ctypes.c_bool:
             if isinstance(value, bool) or (isinstance(value, int) and value in (0, 1)):
                 return bool(value)
-            raise TypeError(f"{self.name} takes True or False, not {value!r}")
+            raise TypeError(f"{self.name} must be True or False, not {value!r}")
         if not self.is_simple:
             element = self._replace(ctype=_element(ctype)[0])
-            return _each(element.checked, ctype, value)
+            return _map(element.checked, ctype, value)
         if not isinstance(value, int):
-            raise TypeError(f"{self.name} takes an integer, not {value!r}")
+            raise TypeError(f"{self.name} must be an integer, not {value!r}")
         least, most = self._bounds()
         return int(min(max(value, least), most))
 
     def _number(self, value: Any) -> float:
         if not isinstance(value, (int, float)):
-            raise TypeError(f"{self.name} takes a number, not {value!r}")
+            raise TypeError(f"{self.name} must be a number, not {value!r}")
         try:
             return float(value)
-        except OverflowError:  # an integer beyond every float
+        except OverflowError:  # an integer larger than any float
             return math.inf if value > 0 else -math.inf
 
     def _bounds(self) -> tuple[float, float]:
@@ -255,7 +264,7 @@ def _platform_type(ctype: Any) -> Any:
 
 
 def _element(ctype: Any) -> tuple[Any, int]:
-    """The simple type that a type consists of, and how many of it."""
+    """Return the simple type of the elements of a type, and their number."""
     count = 1
     while issubclass(ctype, ctypes.Array):
         count *= ctype._length_
@@ -263,11 +272,11 @@ def _element(ctype: Any) -> tuple[Any, int]:
     return ctype, count
 
 
-def _each(do: Callable[[Any], Any], ctype: Any, value: Any) -> Any:
-    """What is done to each element of an array, in nested lists; how many there are is not looked at."""
+def _map(function: Callable[[Any], Any], ctype: Any, value: Any) -> Any:
+    """Return nested lists with a function applied to each element; the shape is not checked."""
     if not issubclass(ctype, ctypes.Array):
-        return do(value)
-    return [_each(do, ctype._type_, item) for item in value]
+        return function(value)
+    return [_map(function, ctype._type_, item) for item in value]
 
 
 def _zeros(ctype: Any) -> Any:

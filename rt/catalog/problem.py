@@ -1,4 +1,4 @@
-"""What is wrong in a catalog, as sentences: the place, the value, and what is allowed."""
+"""Problems of a catalog, and their messages: the position, the value, and what is expected."""
 
 import functools
 import re
@@ -10,22 +10,22 @@ import msgspec
 from rt.text import closest
 
 NO_VALUE: Final = object()
-"""Stands for the value where none has to be shown."""
+"""The value of a problem that shows none."""
 _SHOWN = 60
 
 S = TypeVar("S", bound=msgspec.Struct)
 Report = Callable[[str, object, str], None]
-"""Notes a fault: the key, the value or ``NO_VALUE``, and what is allowed."""
+"""Reports a problem: the key, the value or ``NO_VALUE``, and what is expected."""
 
 
 class Problem(msgspec.Struct, frozen=True):
-    """One thing that is wrong in a catalog.
+    """One problem of a catalog.
 
     Attributes:
         table: The peripheral's table.
-        param: The name of the parameter, or None if the fault is the table's own.
-        field: The key within the table or the parameter, empty for the whole of it.
-        sentence: What is wrong and what is allowed, from the table's name on.
+        param: The name of the parameter, or None for the table itself.
+        field: The key in the table or parameter, empty for all of it.
+        sentence: The message, which begins with the name of the table.
     """
 
     table: str
@@ -34,27 +34,27 @@ class Problem(msgspec.Struct, frozen=True):
     sentence: str
 
 
-def convert(kind: type[S], table: Mapping[str, Any], report: Report) -> S | None:
-    """The table as a struct, or None after every key that is unknown, missing or of the wrong kind has been said."""
-    fields = _fields(kind)
+def convert(struct: type[S], table: Mapping[str, Any], report: Report) -> S | None:
+    """Return a table as a struct, or None after reporting unknown, missing and invalid keys."""
+    fields = _fields(struct)
     values: dict[str, Any] = {}
-    good = True
+    valid = True
     table = {str(key): value for key, value in table.items()}
     for key, value in table.items():
         if key not in fields:
-            report(key, NO_VALUE, f"there is no such key{_nearest(key, fields)}")
-            good = False
+            report(key, NO_VALUE, f"unknown key; {_nearest(key, fields)}")
+            valid = False
             continue
         try:
             values[key] = msgspec.convert(value, fields[key].type)
         except msgspec.ValidationError as error:
             report(key, value, _expected(error))
-            good = False
+            valid = False
     for field in fields.values():
         if field.required and field.name not in table:
-            report(field.name, NO_VALUE, "it is missing")
-            good = False
-    return kind(**values) if good else None
+            report(field.name, NO_VALUE, "missing")
+            valid = False
+    return struct(**values) if valid else None
 
 
 @functools.cache
@@ -82,21 +82,20 @@ def _expected(error: msgspec.ValidationError) -> str:
     if match is None:
         return f"{what[:1].lower()}{what[1:]}"
     element = re.search(r"\[(\d+)\]", where)
-    return (
-        f"its element {element[1]}" if element else "it"
-    ) + f" has to be {dict(_WORDS).get(match[1], match[1])}"
+    where = f" for element {element[1]}" if element else ""
+    return f"expected {dict(_WORDS).get(match[1], match[1])}{where}"
 
 
 def _nearest(word: str, known: Iterable[str]) -> str:
     known = list(known)
     near = closest(word, known, cutoff=0.6)
-    return f": use one of {', '.join(known)}" if near is None else f": did you mean {near!r}?"
+    return f"use one of {', '.join(known)}" if near is None else f"did you mean {near!r}?"
 
 
 def reporter(
     problems: list[Problem], table: str, where: str = "", param: str | None = None
 ) -> Report:
-    """A function that notes faults of a table, or of the parameter that ``where`` names in messages."""
+    """Return a function that adds problems of a table, or of the parameter at ``where``."""
 
     def report(field: str, value: object, allowed: str, /) -> None:
         key = _short(field)
@@ -108,7 +107,7 @@ def reporter(
 
 
 def shown(value: object) -> str:
-    """A value as a message shows it: short, and on one line."""
+    """Return a value as short text on one line."""
     if isinstance(value, bool):
         return "true" if value else "false"
     try:

@@ -1,1 +1,1 @@
-"""The command line: one file a verb, each imported only when its verb runs."""
+"""The command line: one module per command, imported when the command runs."""

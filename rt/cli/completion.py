@@ -1,6 +1,8 @@
-"""`rt completion SHELL`, and how a shell is answered when somebody presses Tab; what it is offered stands in `rt.client.completers`.
+"""The `rt completion SHELL` command, and the answers to a shell that asks for completions.
 
-The rule of this module: whoever presses Tab gets an answer or none, and never a message.
+The completions are in `rt.client.completers`.
+
+Invariant: a completion request prints completions or nothing, and never an error.
 """
 
 import contextlib
@@ -11,12 +13,12 @@ import click
 from click.shell_completion import ShellComplete, get_completion_class
 
 VARIABLE = "_RT_COMPLETE"
-"""Set by the shell's function: what is asked for."""
+"""The variable by which the shell's function asks for completions."""
 
 SHELLS = ("bash", "zsh", "fish")
 
 HELP = """\
-Print what makes the Tab key complete verbs, flags, methods, devices and their parameters.
+Print the shell script that completes commands, flags, methods, devices and parameters.
 
 \b
 bash: add to ~/.bashrc                     eval "$(rt completion bash)"
@@ -28,21 +30,20 @@ fish: rt completion fish > ~/.config/fish/completions/rt.fish
 @click.command(help=HELP)
 @click.argument("shell", type=click.Choice(SHELLS), required=False)
 def command(shell: str | None) -> None:
-    """Print the script of a shell, or say how to use one."""
+    """Print the script of a shell, or the help without SHELL."""
     if shell is not None:
         click.echo(script(shell))
         return
     mine = Path(os.environ.get("SHELL", "")).name
     click.echo(click.get_current_context().get_help())
     if mine in SHELLS:
-        click.echo(f"\nThis shell seems to be {mine}.")
+        click.echo(f"\nYour shell seems to be {mine}.")
 
 
 def script(shell: str) -> str:
-    """The function of a shell that asks rt for completions."""
+    """Return the function of a shell that asks rt for completions."""
     text = ShellComplete.source(_of(shell, click.Group("rt")))
-    # Whoever has completed `duty_cycle=` goes on with the value: other than fish, bash has to be
-    # told.
+    # A value follows `duty_cycle=`, so bash must not add a space. fish does this itself.
     return text.replace(
         "COMPREPLY+=($value)",
         "COMPREPLY+=($value)\n            [[ $value == *= ]] && compopt -o nospace",
@@ -50,7 +51,7 @@ def script(shell: str) -> str:
 
 
 def complete(group: click.Group, instruction: str) -> int:
-    """Answer the shell, and say nothing if there is nothing to say."""
+    """Answer a request of the shell, and return the exit status."""
     shell, _, action = instruction.partition("_")
     with contextlib.suppress(Exception):
         if shell in SHELLS and action == "complete":
@@ -61,6 +62,6 @@ def complete(group: click.Group, instruction: str) -> int:
 
 
 def _of(shell: str, group: click.Command) -> ShellComplete:
-    kind = get_completion_class(shell)
-    assert kind is not None
-    return kind(group, {}, "rt", VARIABLE)
+    cls = get_completion_class(shell)
+    assert cls is not None
+    return cls(group, {}, "rt", VARIABLE)

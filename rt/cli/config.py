@@ -1,4 +1,4 @@
-"""`rt config`: every option, its value, and where the value came from; and the words after which options are set."""
+"""The `rt config` command: the options, their values and the origins of the values."""
 
 import json
 from typing import Any
@@ -10,9 +10,26 @@ from rt.client import completers
 from rt.client.options import click_options, text_of
 from rt.terminal.console import console
 
+HELP = """\
+Show the options, their values and the origins of the values.
+
+\b
+rt config set NAME VALUE...     set an option; takes effect at the next start
+rt config unset NAME...         undo that
+
+A value comes from, in increasing priority: the default, rt.toml, `rt config set` or `rt call
+set_option`, a variable, a flag. The variable of an option is RT_ and its name in capitals, such
+as RT_PORT_BASE. Other variables are RT_CONFIG, which names the rt.toml to read, RT_INSTANCE_DIR
+and RT_CHILD, which rt sets in the processes of a robot, and RT_BINARY, the executable that the
+system tests start.
+
+In addresses, {bind} is the option bind, {port0} to {port4} are the ports from port_base on, and
+{dir} is the directory of this instance.
+"""
+
 
 class _Config(click.Command):
-    """A command of which two words are commands of their own: no option is called so."""
+    """A command with the subcommands `set` and `unset`. No option has one of these names."""
 
     def make_context(
         self,
@@ -21,7 +38,7 @@ class _Config(click.Command):
         parent: click.Context | None = None,
         **extra: Any,
     ) -> click.Context:
-        """Return the context of `set` or `unset` where one of them comes first."""
+        """Return the context of `set` or `unset` if the arguments begin with it."""
         if args[:1] in (["set"], ["unset"]):
             from rt.cli.config_set import set_command, unset_command
 
@@ -30,28 +47,14 @@ class _Config(click.Command):
         return super().make_context(info_name, args, parent, **extra)
 
 
-@click.command(cls=_Config, short_help="Show the options, or set one.")
+@click.command(cls=_Config, help=HELP)
 @click.argument("names", nargs=-1, metavar="[OPTION]...", shell_complete=completers.options)
 @click.option(
-    "--json", "as_json", is_flag=True, help="Print JSON: for each option its value and origin."
+    "--json", "as_json", is_flag=True, help="Print value and origin of each option as JSON."
 )
 @click_options()
 def command(names: tuple[str, ...], as_json: bool, loaded: config.Loaded) -> None:
-    r"""Show every option (or those named), its value and where the value came from.
-
-    \b
-    rt config set NAME VALUE...     sets an option for the next start
-    rt config unset NAME...         takes that back
-
-    Defaults come before rt.toml, rt.toml before what `rt config set` or, from afar, `rt call
-    set_option` has set, that before variables, variables before flags. The variable of an option is
-    its name in capitals after RT_, as RT_PORT_BASE. Beside those there are RT_CONFIG, which names
-    the rt.toml to read, RT_INSTANCE_DIR and RT_CHILD, which rt itself sets in the processes of a
-    robot, and RT_BINARY, the executable that the system tests start.
-
-    In an address {bind} and {port0} to {port4} stand for what follows from the options bind and
-    port_base, and {dir} for the directory of this instance.
-    """
+    """Show the options, their values and the origins of the values."""
     chosen = [config.find_option(name, "rt config") for name in names] or list(
         config.OPTIONS.values()
     )

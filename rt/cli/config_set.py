@@ -1,4 +1,4 @@
-"""`rt config set` and `rt config unset`: options that this robot keeps outside of rt.toml, changed at the robot."""
+"""The `rt config set` and `rt config unset` commands, which change the overrides of a robot."""
 
 import os
 from collections.abc import Sequence
@@ -35,24 +35,25 @@ _SET, _UNSET = "rt config set", "rt config unset"
 )
 @click_options("instance", load=False)
 def set_command(name: str, values: tuple[str, ...], loaded: Loader) -> None:
-    """Set the option NAME for each start from the next one on, as `rt call set_option` does from afar.
+    """Set the option NAME. The value takes effect at the next start.
 
-    What is set is kept for this robot, outside of rt.toml, and goes before it. A list takes several
-    values; of a map, entries are set, as `rt config set dev_name arm:47252153627919119984829` or
-    `rt config set dev_name.arm 47252153627919119984829`.
+    The value is stored for this robot, outside of rt.toml, and overrides rt.toml. `rt call
+    set_option` does the same from another computer. A list takes several values. A map takes
+    entries, as in `rt config set dev_name arm:47252153627919119984829` or `rt config set
+    dev_name.arm 47252153627919119984829`.
     """
     name, _, key = name.partition(".")
     option = find_option(name, _SET)
     if name == "instance":
         raise ConfigError(
-            f"{_SET}: what is set is kept under this name: set instance in rt.toml, or by --instance",
+            f"{_SET}: instance selects where values are stored; set it in rt.toml or by --instance",
             option=name,
         )
     if key and option.kind != "map":
         raise ConfigError(f"{_SET}: {name} has no entries", option=name)
     value = _value(option, key, values)
     if name == "dev_catalog" and value:
-        catalog.load(Path(value))  # with a wrong one the robot would not start
+        catalog.load(Path(value))  # with an invalid one the robot would not start
     _change(loaded, {name: value})
     now = loaded()
     _print_options(now, [name])
@@ -60,32 +61,33 @@ def set_command(name: str, values: tuple[str, ...], loaded: Loader) -> None:
         _warn_without_keys(now)
 
 
-@click.command("unset", short_help="Take back what was set.")
+@click.command("unset", short_help="Undo what `set` changed.")
 @click.argument("names", nargs=-1, metavar="NAME...", shell_complete=completers.options)
 @click.option(
-    "--all", "everything", is_flag=True, help="Take back all that is kept, whatever it is."
+    "--all", "everything", is_flag=True, help="Remove all values, also unknown or invalid ones."
 )
 @click_options("instance", load=False)
 def unset_command(names: tuple[str, ...], everything: bool, loaded: Loader) -> None:
-    """Take back what `rt config set`, or `rt call set_option` from afar, has set: rt.toml counts again, or the default.
+    """Remove values that `rt config set` or `rt call set_option` stored.
 
-    A NAME is an option, or an entry of a map as dev_name.arm.
+    The value in rt.toml or the default takes effect again at the next start. NAME is an option, or
+    an entry of a map, such as dev_name.arm.
     """
     if everything == bool(names):
         raise click.UsageError(
-            "name the options to take back, or --all", click.get_current_context()
+            "name the options to unset, or use --all", click.get_current_context()
         )
     directory = _directory(loaded(with_overrides=False))
     if everything:
         clear_overrides(directory)
-        click.echo("nothing is kept any more")
+        click.echo("all values removed")
         return
     before = overrides.read(directory)
     changes: dict[str, Any] = {}
     for each in names:
         name, _, key = each.partition(".")
         if name not in before:
-            find_option(name, _UNSET)  # an unknown name may have been kept by another version of rt
+            find_option(name, _UNSET)  # another version of rt may have stored it
         if key and isinstance(changes.setdefault(name, {}), dict):
             changes[name][key] = None
         elif not key:
@@ -95,7 +97,7 @@ def unset_command(names: tuple[str, ...], everything: bool, loaded: Loader) -> N
 
 
 def _value(option: Option, key: str, values: Sequence[str]) -> Any:
-    """What is kept of some words: typed, as in rt.toml."""
+    """Return the typed value to store for some words, as in rt.toml."""
     if option.kind == "map":
         given = {key: " ".join(values)} if key else parse_pairs(option, values, _SET)
         return {
@@ -105,7 +107,7 @@ def _value(option: Option, key: str, values: Sequence[str]) -> Any:
         return list(check_value(option, values, _SET, text=True))
     if len(values) > 1:
         raise ConfigError(
-            f"{_SET}: {option.name} takes one value: put quotes around it", option=option.name
+            f"{_SET}: {option.name} takes one value; quote a value with spaces", option=option.name
         )
     return check_value(option, values[0], _SET, text=True)
 
@@ -120,7 +122,7 @@ def _directory(base: Loaded) -> Path | None:
 
 
 def _warn_without_keys(now: Loaded) -> None:
-    """Say if the robot would not start, as nobody who drives it from the network has a key."""
+    """Warn if the robot would not start, because it is open to the network and has no keys."""
     place = key_directory(now.config.keys_dir, now.config.instance)
     ring = Keyring(place.directory)
     ring.refresh()
@@ -134,4 +136,4 @@ def _print_options(now: Loaded, names: Sequence[str]) -> None:
     for name in names:
         option, origin = OPTIONS[name], now.origins[name]
         value = f"{text_of(getattr(now.config, name))} {option.unit}".strip() or "empty"
-        click.echo(f"{name}: {value} (from {origin}), from the next start on")
+        click.echo(f"{name}: {value} (from {origin}); takes effect at the next start")

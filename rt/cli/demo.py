@@ -1,4 +1,4 @@
-"""`rt demo`: the whole of `rt run` on an emulated drive robot, driven by an emulated driver."""
+"""The `rt demo` command: a complete robot with emulated devices and an emulated driver."""
 
 import os
 import shutil
@@ -27,11 +27,10 @@ DEVICES = {
     "battery": "battery@1",
     "arm": "servo-motor@1",
 }
-"""The robot: names that the program uses, and what is emulated."""
+"""The emulated devices by the names that the program uses."""
 
 _INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
 _MIN_DRIVE_TIME = 1.0
-PORTS = 5
 
 
 @click.command()
@@ -39,15 +38,15 @@ PORTS = 5
     "--seconds",
     type=Number(0.5),
     metavar="SECONDS",
-    help="End after so long a drive, at least 0.5. [until Ctrl-C]",
+    help="Drive for this time, at least 0.5, then exit. [until Ctrl-C]",
 )
 @click_options("instance", "port_base", "log_level", ignore_file=True)
 def command(loaded: Loaded, seconds: float | None) -> None:
-    """Run an emulated robot and watch its motors and sensors.
+    """Run an emulated robot and show its motors and sensors.
 
-    Nothing is plugged in, and no rt.toml is read: two motors, a limit switch, a battery and a servo
-    are emulated, and a built-in program follows a gamepad that this command moves. Everything else
-    is what `rt run` runs.
+    Two motors, a limit switch, a battery and a servo are emulated. A built-in program follows a
+    gamepad that this command moves. Everything else is the same as in `rt run`. No hardware is
+    needed, and rt.toml is not read.
     """
     screen = console()
     tally = Tally(len(DEVICES))
@@ -63,7 +62,7 @@ def command(loaded: Loaded, seconds: float | None) -> None:
         level=None if loaded.origins["log_level"] == "default" else config.log_level,
     )
     if code == 0 and not tally.ready:
-        click.echo("rt: ended before the robot was ready", err=True)
+        click.echo("rt: stopped before the robot was ready", err=True)
         raise SystemExit(_INTERRUPTED)
     if code == 0 and not tally.moved and tally.seconds >= _MIN_DRIVE_TIME:
         raise RuntimeBaseException(f"the emulated motors did not move: {tally.summary()}")
@@ -82,7 +81,7 @@ def command(loaded: Loaded, seconds: float | None) -> None:
 
 
 def program_command() -> str:
-    """The command by which a person reaches this rt: bare if a shell finds it, else its path."""
+    """Return the command that starts this rt: `rt` if it is on the PATH, or else its path."""
     program = Path(
         sys.executable if getattr(sys, "frozen", False) else Path(sys.executable).parent / "rt"
     )
@@ -96,7 +95,7 @@ def program_command() -> str:
 
 
 def _configured(loaded: Loaded) -> Config:
-    """The given options, and what the demo sets itself."""
+    """Return the given options with the demo's own."""
     from rt import catalog
     from rt.emulator.uid_spec import parse_uid_spec
 
@@ -118,16 +117,16 @@ def _configured(loaded: Loaded) -> Config:
 
 
 def _free_instance() -> str:
-    """The name that a demo goes by; another one while a demo of that name runs."""
+    """Return the name of the demo's instance, which differs while another demo runs."""
     return "demo" if Instance.locate("demo").holder() is None else f"demo-{os.getpid()}"
 
 
 def _free_ports(first: int) -> int:
-    """The first base from ``first`` on of which all ports are free, so that a demo runs beside a robot."""
-    for base in range(first, first + 40 * PORTS, PORTS):
+    """Return the first free port base from ``first`` on, so a demo can run next to a robot."""
+    for base in range(first, first + 40 * lifecycle.PORTS, lifecycle.PORTS):
         if all(
             _is_free(base + number, kind)
-            for number in range(PORTS)
+            for number in range(lifecycle.PORTS)
             for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM)
         ):
             return base

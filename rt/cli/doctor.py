@@ -1,4 +1,4 @@
-"""`rt doctor`: checks of this machine, this configuration and the team's code."""
+"""The `rt doctor` command: checks of the machine, the configuration and the team's code."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +20,7 @@ _DOCTOR_FAILED = 2
 
 @click.command(short_help="Check this machine and the team's code.")
 @click.option(
-    "--json", "as_json", is_flag=True, help="Print a JSON list of id, status, fact and remedy."
+    "--json", "as_json", is_flag=True, help="Print id, status, fact and remedy as a JSON list."
 )
 @click.option(
     "--only",
@@ -45,8 +45,8 @@ def command(
 ) -> int:
     """Check this machine, the configuration and the team's code.
 
-    Each check says what it saw and, where something is wrong, what to do. Exit status: 0 all is
-    fine, or there are only warnings; 1 a check failed; 2 the doctor itself could not run.
+    Each check prints what it found and how to fix a problem. The exit status is 0 if there are no
+    problems or only warnings, 1 if a check failed, and 2 if the doctor could not run.
     """
     from rt import doctor
     from rt.doctor import report
@@ -58,9 +58,9 @@ def command(
     try:
         findings = doctor.examine(_environment(loaded), only)
     except LookupError as error:
-        raise click.UsageError(f"{error.args[0]}; --list shows them all") from None
+        raise click.UsageError(f"{error.args[0]}; see `rt doctor --list`") from None
     except OSError as error:
-        click.echo(f"rt: the doctor could not run: {error}", err=True)
+        click.echo(f"rt: cannot run the checks: {error}", err=True)
         return _DOCTOR_FAILED
     if as_json:
         click.echo(report.as_json(findings))

@@ -1,4 +1,4 @@
-"""`rt format-msg`: Smart Device messages from JSON to hexadecimal."""
+"""The `rt format-msg` command: Smart Device messages from JSON to hexadecimal."""
 
 from collections.abc import Iterator
 
@@ -13,10 +13,10 @@ from rt.textformat.text import format_text
 HELP = """\
 Print the frame of each Smart Device message as hexadecimal, COBS-encoded.
 
-Each argument is one message as JSON; without arguments, or where one is -, each line of stdin is.
-Parameters have names and values with a "device" (a type of the catalog, a name of dev_name or a
-UID) and ids without. Intervals are in ms. What is wrong is told with the character, counted from 1;
-the others are printed.
+Each argument is a message as JSON. Without arguments, or for the argument -, each line of stdin is
+a message. With a "device" (a type of the catalog, a name in dev_name or a UID), parameters have
+names and values; without, they have ids. Intervals are in ms. An invalid message is reported with
+the character, counted from 1, and the other messages are printed.
 
 \b
 rt format-msg '{"type": "PING"}'
@@ -28,7 +28,7 @@ rt parse-msg --device rfid <frames.txt | rt format-msg
 
 @click.command(help=HELP)
 @click.argument("messages", nargs=-1, metavar="[JSON|-]...")
-@click.option("--delimiter", is_flag=True, help="Add the 00 that ends a frame on the line.")
+@click.option("--delimiter", is_flag=True, help="Add the 00 that ends each frame.")
 @click_options("dev_name", "dev_catalog")
 def command(loaded: Loaded, messages: tuple[str, ...], delimiter: bool) -> int:
     """Print the frame of each Smart Device message as hexadecimal."""

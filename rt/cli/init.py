@@ -1,4 +1,4 @@
-"""`rt init`: the two files that a team begins with."""
+"""The `rt init` command: a first rt.toml and a first studentcode.py."""
 
 import shlex
 from pathlib import Path
@@ -11,17 +11,18 @@ from rt.errors import RuntimeBaseException
 STUDENT_CODE = '''\
 """The robot's program. `rt run` in this directory runs it; `rt lint` checks it.
 
-Robot, Gamepad, Actions, Field and Alliance are there without an import. Name your devices in rt.toml under [dev_name].
+Robot, Gamepad, Actions, Field and Alliance need no import. Name your devices in rt.toml under
+[dev_name].
 """
 
 
 def autonomous_setup():
-    """Runs once when the autonomous period begins; it may take 1 s."""
+    """Runs once when the autonomous period begins, for at most 1 s."""
     print("autonomous begins")
 
 
 def autonomous_main():
-    """Runs again and again in the autonomous period, every 0.05 s."""
+    """Runs every 0.05 s in the autonomous period."""
 
 
 def teleop_setup():
@@ -30,7 +31,7 @@ def teleop_setup():
 
 
 def teleop_main():
-    """Runs again and again while the driver drives, every 0.05 s."""
+    """Runs every 0.05 s while the driver drives."""
     # Robot.write("left_motor", "duty_cycle", Gamepad.get("joystick_left_y"))
     # if Robot.get("bumper", "switch0"):
     #     Robot.write("left_motor", "duty_cycle", 0.0)
@@ -39,12 +40,12 @@ def teleop_main():
 
 @click.command(short_help="Write a commented rt.toml and studentcode.py.")
 @click.argument("directory", type=click.Path(file_okay=False, path_type=Path), default=Path())
-@click.option("--force", is_flag=True, help="Replace files that are there.")
+@click.option("--force", is_flag=True, help="Replace existing files.")
 def command(directory: Path, force: bool) -> None:
-    """Write a commented rt.toml and a first studentcode.py into DIRECTORY (here, when none is named).
+    """Write a commented rt.toml and a first studentcode.py.
 
-    A file that is there already is kept, and only what is missing is written; --force replaces
-    both.
+    The files go to DIRECTORY, by default the current one. Existing files are kept unless --force is
+    given.
     """
     from rt.config.template import template
 
@@ -58,13 +59,11 @@ def command(directory: Path, force: bool) -> None:
             if force or not there:
                 path.write_text(text, "utf-8")
     except OSError as error:
-        raise RuntimeBaseException(
-            f"{error.filename} cannot be written: {error.strerror}"
-        ) from None
+        raise RuntimeBaseException(f"cannot write {error.filename}: {error.strerror}") from None
     click.echo(", ".join(f"{what} {' and '.join(paths)}" for what, paths in done.items() if paths))
     if done["kept"]:
-        click.echo("--force replaces what was kept")
+        click.echo("use --force to replace existing files")
     enter = (
         "" if directory.resolve() == Path.cwd() else f"`cd {shlex.quote(str(directory))}`, then "
     )
-    click.echo(f"next: {enter}`rt doctor` checks this machine, `rt run` runs the robot")
+    click.echo(f"next: {enter}`rt doctor` to check this machine, `rt run` to run the robot")

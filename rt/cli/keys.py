@@ -1,4 +1,4 @@
-"""`rt keys`: who may drive this robot from another computer."""
+"""The `rt keys` commands: the keys of driver's stations."""
 
 import json
 import os
@@ -13,22 +13,22 @@ from rt.config import Loaded, nearest
 from rt.errors import ConfigError
 
 HELP = """\
-Say who may drive this robot from another computer.
+Manage the keys of driver's stations.
 
-Each driver's station has a key of its own: one file, which is made here and carried there. A robot
-that runs heeds a new key, and a revoked one, within a second.
+A driver's station on another computer needs its own key: a file that this command makes and you
+move to the station. A running robot applies new and revoked keys within a second.
 
 \b
-rt keys new blue --output ~/blue.rtkey            writes the file: move it to the station
-rt run --bind 0.0.0.0                             opens the robot to stations with a key
-rt call --robot tcp://HOST:6000 --key blue.rtkey  there: a call from the station
-rt keys revoke blue                               the station is out
+rt keys new blue --output ~/blue.rtkey            make a key; move the file to the station
+rt run --bind 0.0.0.0                             open the robot to stations with a key
+rt call --robot tcp://HOST:6000 --key blue.rtkey  call the robot from the station
+rt keys revoke blue                               exclude the station
 """
 
 
 @click.group(help=HELP, subcommand_metavar="VERB ...")
 def command() -> None:
-    """Say who may drive this robot from another computer."""
+    """Manage the keys of driver's stations."""
 
 
 @command.command()
@@ -36,14 +36,14 @@ def command() -> None:
 @click.option("--output", metavar="FILE", help="File to write, `-` for stdout. [NAME.rtkey]")
 @click_options("instance", "keys_dir")
 def new(loaded: Loaded, name: str, output: str | None) -> None:
-    """Make a key for the station NAME, and write the file that it needs.
+    """Make a key for the station NAME and write the key file.
 
-    The file is not kept here: if it is lost, revoke the key and make another one.
+    The robot keeps no copy of the file. If the file is lost, revoke the key and make another one.
     """
     ring = _ring(loaded)
     path = Path(output or f"{name}{BUNDLE_SUFFIX}")
-    if output != "-" and os.path.lexists(path):  # unlike `Path.exists`, it bears any name
-        raise ConfigError(f"{path} exists; choose another file with --output", path=str(path))
+    if output != "-" and os.path.lexists(path):  # unlike `Path.exists`, it accepts any name
+        raise ConfigError(f"{path} already exists; use another file with --output", path=str(path))
     bundle = ring.new(name)
     if output == "-":
         click.echo(bundle.text(), nl=False)
@@ -54,11 +54,13 @@ def new(loaded: Loaded, name: str, output: str | None) -> None:
         ring.revoke(name)
         raise
     click.echo(
-        f"{path}: move it to the station by USB stick or scp, not by mail or chat, and leave no copy here: it drives the robot"
+        f"wrote {path}; move it to the station by USB stick or scp, not by mail or chat, and keep"
+        " no copy here, because this key can drive the robot"
     )
     if project := find_project(path):
         click.echo(
-            f"rt: {path} lies in the project's folder {project}: remove it before that is copied or committed",
+            f"rt: {path} is in the project {project};"
+            " remove it before you copy or commit the project",
             err=True,
         )
 
@@ -68,7 +70,7 @@ def new(loaded: Loaded, name: str, output: str | None) -> None:
     "--json",
     "as_json",
     is_flag=True,
-    help="Print a JSON list of name, public key and when it was made.",
+    help="Print name, public key and time of creation as a JSON list.",
 )
 @click_options("instance", "keys_dir")
 def list_keys(loaded: Loaded, as_json: bool) -> None:
@@ -86,7 +88,7 @@ def list_keys(loaded: Loaded, as_json: bool) -> None:
             click.echo(f"{each.name:<{width}}  made {each.made}  public key {each.public}")
         if not ring.stations and not ring.problems:
             click.echo(
-                f"no station has a key in {ring.directory}: `rt keys new NAME` makes one", err=True
+                f"no station has a key in {ring.directory}; `rt keys new NAME` makes one", err=True
             )
     for problem in ring.problems:
         click.echo(f"rt: {problem}", err=True)
@@ -96,14 +98,14 @@ def list_keys(loaded: Loaded, as_json: bool) -> None:
 @click.argument("name")
 @click_options("instance", "keys_dir")
 def revoke(loaded: Loaded, name: str) -> None:
-    """Make the key of the station NAME useless, at once and for good."""
+    """Revoke the key of the station NAME permanently."""
     ring = _ring(loaded)
     try:
         ring.revoke(name)
     except KeyError:
-        hint = nearest(name, ring.stations) or "; `rt keys list` shows them"
-        raise ConfigError(f"no station {name!r} has a key{hint}", name=name) from None
-    click.echo(f"{name} is revoked: a robot that runs throws it out within a second")
+        hint = nearest(name, ring.stations) or "; see `rt keys list`"
+        raise ConfigError(f"no key for a station {name!r}{hint}", name=name) from None
+    click.echo(f"revoked {name}; a running robot disconnects it within a second")
 
 
 def _ring(loaded: Loaded) -> Keyring:

@@ -1,4 +1,4 @@
-"""`rt lint`: the team's code, checked without running it."""
+"""The `rt lint` command: checks of the team's code that do not run it."""
 
 import json
 import os
@@ -12,17 +12,17 @@ from rt.client.options import click_options
 from rt.config import Loaded
 
 HELP = """\
-Check the team's code, or some files of it, without running it.
+Check the team's code, or the given files, without running it.
 
-Prints a line for each fault, as path:line:column: severity: message [symbol]. What Python itself
-would say is found by pyflakes; what rt would say when the code runs (devices, parameters, values,
-actions, time limits) by rt's own checks. Modules of the team's directory that the program imports
-are checked too. A line that ends in `# noqa`, or `# noqa: RT401`, is left out.
+Prints each problem as path:line:column: severity: message [symbol]. pyflakes finds Python errors;
+rt's own checks find errors that rt would report when the code runs (devices, parameters, values,
+actions, time limits). Modules in the team's directory that the program imports are checked too. A
+line that ends in `# noqa` or `# noqa: RT401` is skipped.
 
 \b
 Exit status:
-  0     nothing is wrong, or there are warnings only
-  1     there are errors
+  0     no problems, or only warnings
+  1     errors
 """
 
 
@@ -32,12 +32,12 @@ Exit status:
     "--json",
     "as_json",
     is_flag=True,
-    help="Print JSON: a list of records in the shape of pylint's.",
+    help="Print a JSON list of records in pylint's format.",
 )
 @click.option("--list", "listing", is_flag=True, help="List rt's own checks.")
 @click_options("dev_catalog", "dev_name", "exec_module", "exec_timeout")
 def command(loaded: Loaded, paths: tuple[str, ...], as_json: bool, listing: bool) -> int:
-    """Check the team's code, or some files of it, without running it."""
+    """Check the team's code without running it."""
     if listing:
         from rt.lint.check import checks
 

@@ -1,7 +1,6 @@
-"""The command `rt` and the table of its verbs.
+"""The `rt` command and the table of its verbs.
 
-A verb's module is imported only when the verb runs, so this table and not the modules holds the
-one-line help.
+The table contains the one-line help, because a verb's module is imported only when the verb runs.
 """
 
 import importlib
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Verb(NamedTuple):
-    """A verb that is not imported yet: its module under `rt.cli` and what the list of verbs says about it."""
+    """An entry of the table of verbs: the module in `rt.cli` and the one-line help."""
 
     module: str
     help: str
@@ -29,23 +28,23 @@ class Verb(NamedTuple):
 
 SECTIONS: dict[str, dict[str, Verb]] = {
     "Drive": {
-        "run": Verb("run", "Run the robot that is described here."),
-        "demo": Verb("demo", "Run an emulated robot and watch its motors and sensors."),
-        "call": Verb("call", "Call a method of the running robot, as `rt call teleop`."),
-        "logs": Verb("logs", "Watch what the running robot says, or what it has said."),
-        "devices": Verb("devices", "Watch the devices and their values."),
-        "read": Verb("read", "Ask a device for its values now."),
+        "run": Verb("run", "Run the robot of this directory."),
+        "demo": Verb("demo", "Run an emulated robot and show its motors and sensors."),
+        "call": Verb("call", "Call a method of the running robot, such as `rt call teleop`."),
+        "logs": Verb("logs", "Show the log of the robot."),
+        "devices": Verb("devices", "Show the devices and their values."),
+        "read": Verb("read", "Request values from a device and print them."),
         "write": Verb("write", "Drive a device from the command line."),
         "subscribe": Verb("subscribe", "Print the values of a device as they arrive."),
         "ping": Verb("ping", "Measure how fast devices answer."),
     },
     "Set up": {
         "init": Verb("init", "Write a commented rt.toml and a first studentcode.py."),
-        "config": Verb("config", "Show every option and where its value came from, or set one."),
-        "keys": Verb("keys", "Say who may drive this robot from another computer."),
+        "config": Verb("config", "Show the options and the origins of their values, or set one."),
+        "keys": Verb("keys", "Manage the keys of driver's stations."),
         "lint": Verb("lint", "Check the team's code without running it."),
         "completion": Verb(
-            "completion", "Let the Tab key complete verbs, flags, methods, devices and parameters."
+            "completion", "Print the shell script that completes commands, devices and parameters."
         ),
         "doctor": Verb("doctor", "Check this machine and the team's code."),
     },
@@ -90,17 +89,21 @@ METHODS_AS_VERBS = {
     "release-control": "release_control",
     "e-stop": "estop",
 }
-"""What is no verb, and which method of the running robot `rt call` calls for it."""
+"""Words that users may mistake for verbs, and the methods for `rt call` that they mean."""
 
 
 class LazyGroup(click.Group):
-    """A group of which a command's module is imported when the command is asked for."""
+    """A group that imports the module of a command when the command is used."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - the signature of click
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         """Return the verbs in the order of the table."""
         return list(VERBS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - the signature of click
+    def get_command(
+        self,
+        ctx: click.Context,  # noqa: ARG002
+        cmd_name: str,
+    ) -> click.Command | None:
         """Import a verb's module and return its command."""
         verb = VERBS.get(cmd_name)
         if verb is None:
@@ -112,19 +115,23 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Return the verb that the arguments begin with; an unknown one is told with the nearest."""
+        """Return the verb that the arguments begin with.
+
+        Raises:
+            click.UsageError: The verb is unknown. The error suggests the nearest verb.
+        """
         if args[0] not in VERBS and not args[0].startswith("-"):
             from rt.config import nearest
 
             if args[0] in METHODS_AS_VERBS:
                 raise click.UsageError(
-                    f"there is no verb {args[0]!r}: use `rt call {METHODS_AS_VERBS[args[0]]}`", ctx
+                    f"unknown verb {args[0]!r}; use `rt call {METHODS_AS_VERBS[args[0]]}`", ctx
                 )
-            raise click.UsageError(f"there is no verb {args[0]!r}{nearest(args[0], VERBS)}", ctx)
+            raise click.UsageError(f"unknown verb {args[0]!r}{nearest(args[0], VERBS)}", ctx)
         return super().resolve_command(ctx, args)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> "list[CompletionItem[Any]]":
-        """Return the verbs and flags that begin so, without importing any verb."""
+        """Return the verbs and flags that begin with ``incomplete``, without importing verbs."""
         from click.shell_completion import CompletionItem
 
         found = [
@@ -138,8 +145,12 @@ class LazyGroup(click.Group):
             else []
         )
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - the signature of click
-        """Write the verbs by what they are for, without importing them."""
+    def format_commands(
+        self,
+        ctx: click.Context,  # noqa: ARG002
+        formatter: click.HelpFormatter,
+    ) -> None:
+        """Write the verbs by section, without importing them."""
         width = max(map(len, VERBS))
         for title, verbs in SECTIONS.items():
             with formatter.section(title):
@@ -155,7 +166,7 @@ New here?
   rt init      files for a robot of your own
   rt doctor    is this machine ready?
 
-`rt VERB --help` tells what a verb does and which flags it takes.
+See `rt VERB --help` for the flags of a verb.
 """
 
 
@@ -183,10 +194,10 @@ def _instances(
 @click.option(
     "--debug/--no-debug",
     default=None,
-    help="Slow-step and task diagnostics, and tracebacks of errors.",
+    help="Log tracebacks of errors, and the tasks that block the event loop.",
 )
 def cli(instance: str | None, debug: bool | None) -> None:
-    """Keep what stands before the verb; the verb reads it from the context."""
+    """Accept the flags before the verb. The verb reads them from the context."""
 
 
 def run(arguments: Sequence[str], group: click.Group = cli) -> int:
@@ -205,14 +216,14 @@ def run(arguments: Sequence[str], group: click.Group = cli) -> int:
             context_meta = context.meta
             result = group.invoke(context)
             return result if isinstance(result, int) else 0
-    except (Exception, BaseExceptionGroup, KeyboardInterrupt) as error:  # noqa: BLE001 - the last place that an error reaches
+    except (Exception, BaseExceptionGroup, KeyboardInterrupt) as error:  # noqa: BLE001
         from rt.terminal import failure
 
         return failure.report(error, debug=context_meta.get("rt.debug", "--debug" in arguments))
 
 
 def _open_missing_streams() -> None:
-    """Put /dev/null where a shell has closed a stream, as with ``>&-``: Python has None there, and nobody expects it."""
+    """Open /dev/null for each stream that the shell closed (``>&-``), where Python has None."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115 - it stays open to the end
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115 - never closed

@@ -1,4 +1,4 @@
-"""`rt parse-msg`: Smart Device messages from hexadecimal to JSON."""
+"""The `rt parse-msg` command: Smart Device messages from hexadecimal to JSON."""
 
 import json
 from collections.abc import Iterator
@@ -17,10 +17,10 @@ from rt.textformat.text import parse_text
 HELP = """\
 Print the Smart Device message of each frame as one line of JSON.
 
-Each argument holds frames as hexadecimal, parted by 00; without arguments, or where one is -, each
-line of stdin does. Spaces and 0x may stand between bytes. Without --device parameters are ids, and
-their values bytes. What is wrong is told with the byte, counted from 0; the others are printed. rt
-format-msg is the way back.
+Each argument contains frames as hexadecimal, separated by 00. Without arguments, or for the
+argument -, each line of stdin does. Spaces and 0x between bytes are ignored. Without --device,
+parameters are shown as ids and values as bytes. An invalid frame is reported with the byte, counted
+from 0, and the other frames are printed. rt format-msg is the inverse.
 
 \b
 rt parse-msg 02100210
@@ -35,7 +35,7 @@ rt parse-msg --device left_motor '0x04 0x14 0x06 0x01 0x01 0x01 0x01 0x03 0xbf 0
     "--device",
     metavar="NAME|UID",
     shell_complete=completers.device_types,
-    help="The device: a type of the catalog, a name of dev_name, or a UID.",
+    help="The device: a type of the catalog, a name in dev_name, or a UID.",
 )
 @click_options("dev_name", "dev_catalog")
 def command(loaded: Loaded, frames: tuple[str, ...], device: str | None) -> int:

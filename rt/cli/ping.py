@@ -1,7 +1,7 @@
-"""`rt ping [UID...]`: how fast devices answer, as ping(8) tells of hosts.
+"""The `rt ping [UID...]` command: round-trip times of devices, as ping(8) reports those of hosts.
 
-The time of a round trip is taken in the device process, from when the request is handed over for
-sending to when the answer has come in; what this command takes to ask for it does not count.
+The device process measures a round trip from handing over the request for sending to receiving the
+answer. The time of this command's own call is not included.
 """
 
 import math
@@ -20,11 +20,11 @@ from rt.terminal.output import Output
 from rt.terminal.signals import run_until_signal
 
 ANSWER_MARGIN = 2.0
-"""How much longer than its device the device service may take to answer (s)."""
+"""Extra time for the device service to answer after its device (s)."""
 
 HELP = f"""\
-Send heartbeat requests to devices, all of them if none is named, and print how long each takes to
-answer, until Ctrl-C; then statistics of each device. The exit status is 1 if one never answered.
+Measure how fast devices answer. Sends heartbeat requests to the given devices, or to all, until
+Ctrl-C, and then prints statistics of each device. The exit status is 1 if a device never answered.
 
 {UID_HELP}
 
@@ -41,7 +41,7 @@ rt ping left_motor --interval 0.1 --count 100 --timeout 0.5
     "--count",
     type=Number(1, whole=True),
     metavar="NUMBER",
-    help="End after so many requests to each device.",
+    help="Exit after this number of requests to each device.",
 )
 @click.option(
     "--interval",
@@ -49,7 +49,8 @@ rt ping left_motor --interval 0.1 --count 100 --timeout 0.5
     default=1.0,
     show_default=True,
     metavar="SECONDS",
-    help="Time between two requests to a device, at least 0.01; the next waits for the answer or the time-out of the last.",
+    help="Interval between requests to a device, at least 0.01. A request waits until the previous"
+    " one is answered or has timed out.",
 )
 @click.option(
     "--timeout",
@@ -91,11 +92,11 @@ class RoundTrips:
     """The round trips to one device.
 
     Args:
-        device: Which one.
+        device: The device.
 
     Attributes:
-        requests: How many were sent, apart from one that was cut off.
-        answers: How many came back in time.
+        requests: Number of requests, without a cancelled one.
+        answers: Number of answers in time.
     """
 
     def __init__(self, device: Device) -> None:
@@ -115,7 +116,7 @@ class RoundTrips:
         interval: float,
         timeout: float,  # noqa: ASYNC109 - the value of a flag
     ) -> None:
-        """Ask again and again, on absolute deadlines, until the count is reached, if there is one."""
+        """Send requests at absolute deadlines, ``count`` times or until cancelled."""
         name = self._device.name
         deadline = trio.current_time()
         while count is None or self.requests < count:
@@ -139,7 +140,7 @@ class RoundTrips:
             deadline = max(deadline + interval, trio.current_time())
 
     def add(self, seconds: float | None) -> None:
-        """Count a round trip of so many seconds, or one that had no answer."""
+        """Add a round trip (s), or None for one without an answer."""
         self.requests += 1
         if seconds is not None:
             self.answers += 1
@@ -149,7 +150,7 @@ class RoundTrips:
             self._squares += seconds * seconds
 
     def summary(self) -> str:
-        """The statistics as lines: requests, answers, loss, and of the round trips least, mean, most and deviation in ms."""
+        """Return lines with requests, answers, loss, and minimum, mean, maximum, deviation (ms)."""
         device = self._device
         title = (
             device.peripheral.name
@@ -162,9 +163,8 @@ class RoundTrips:
             f"{self.requests} requests, {self.answers} answers, {loss:.4g}% loss",
         ]
         if self.answers:
-            lines.append(
-                f"min/avg/max/mdev = {'/'.join(f'{each * 1000:.2f}' for each in self._statistics())} ms"
-            )
+            times = "/".join(f"{each * 1000:.2f}" for each in self._statistics())
+            lines.append(f"min/avg/max/mdev = {times} ms")
         return "\n".join(lines)
 
     def _statistics(self) -> Sequence[float]:

@@ -1,4 +1,4 @@
-"""`rt read UID [PARAM...]`: ask a device for its values now."""
+"""The `rt read UID [PARAM...]` command: fresh values of a device."""
 
 import json
 from typing import Any
@@ -15,8 +15,8 @@ from rt.terminal.number import Number
 from rt.terminal.output import as_text
 
 HELP = f"""\
-Ask a device for the values of parameters, all readable ones if none is named, and print them when
-it has answered.
+Request the values of parameters from a device and print them. The default is all readable
+parameters.
 
 {UID_HELP}
 
@@ -30,7 +30,7 @@ rt read left_motor enc_pos --json | jq .values.enc_pos
 @click.command(help=HELP)
 @click.argument("uid", shell_complete=completers.devices)
 @click.argument("params", nargs=-1, metavar="[PARAM]...", shell_complete=completers.readable)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 @click.option(
     "--timeout",
     type=Number(above=0),
@@ -43,7 +43,7 @@ rt read left_motor enc_pos --json | jq .values.enc_pos
 def command(
     loaded: Loaded, uid: str, params: tuple[str, ...], as_json: bool, timeout: float
 ) -> None:
-    """Ask a device for its values now."""
+    """Request values from a device and print them."""
 
     async def show(robot: connection.Connection) -> None:
         devices = await Devices.of(robot)
@@ -61,7 +61,7 @@ def command(
 
 
 def _format(value: Any) -> str:
-    """A value as `rt devices` shows it; but what is not 0 is not shown as 0, and switches are true or false, as --json has it."""
+    """Return a value as text, with 3 decimals unless that turns a number other than 0 into 0."""
     text = f"{value:.3f}" if isinstance(value, float) else ""
     return text if text and (value == 0 or float(text) != 0) else as_text(value)
 
@@ -72,11 +72,11 @@ async def _ask(
     names: list[str],
     timeout: float,  # noqa: ASYNC109 - the value of a flag
 ) -> dict[str, Any]:
-    """Values that came in after the question.
+    """Return values that were received after the request.
 
     Raises:
-        DeviceError: Some did not come in time, or the device has left.
-        RemoteCallError: The device service refused the question.
+        DeviceError: A value was not received in time, or the device disconnected.
+        RemoteCallError: The device service refused the request.
     """
     buffer = device.buffer
     before = buffer.received

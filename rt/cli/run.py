@@ -1,4 +1,4 @@
-"""`rt run`: the robot."""
+"""The `rt run` command: the robot."""
 
 from pathlib import Path
 
@@ -11,17 +11,17 @@ from rt.config.team_code import find
 from rt.root import lifecycle
 
 HELP = """\
-Run the robot that is described here.
+Run the robot of this directory.
 
-Options come from rt.toml in this directory, RT_* variables and the flags below; the team's code
-from exec_module. The robot starts idle: `rt call teleop` lets it drive, `rt call idle` stops it.
-Ctrl-C or SIGTERM ends it in order, a second one at once.
+Options come from rt.toml in this directory, RT_* variables and flags; the team's code comes from
+exec_module. The robot starts idle: `rt call teleop` lets it drive, `rt call idle` stops it. Ctrl-C
+or SIGTERM stops the robot in order; a second one stops it at once.
 
 \b
 Exit status:
-  0     ended in order
+  0     stopped in order
   75    another robot holds the instance or an address
-  78    an option or the catalog is wrong
+  78    an option or the catalog is invalid
   255   emergency stop
 """
 
@@ -29,11 +29,12 @@ Exit status:
 @click.command(help=HELP)
 @click_options()
 def command(loaded: Loaded) -> int:
-    """Run the robot that is described here."""
-    afar = [name for name, origin in loaded.origins.items() if ORIGIN in origin.split(", ")]
-    if afar:
+    """Run the robot of this directory."""
+    overridden = [name for name, origin in loaded.origins.items() if ORIGIN in origin.split(", ")]
+    if overridden:
         click.echo(
-            f"rt: set over rt.toml: {', '.join(afar)}; `rt config` shows the values, `rt config unset` takes them back",
+            f"rt: overrides of rt.toml: {', '.join(overridden)};"
+            " see `rt config`, and `rt config unset` to remove them",
             err=True,
         )
     problem = code_problem(loaded.config, Path.cwd())
@@ -43,7 +44,7 @@ def command(loaded: Loaded) -> int:
 
 
 def code_problem(config: Config, directory: Path) -> str:
-    """Why the robot will stay idle, in one sentence; empty when the team's code is there and compiles."""
+    """Return why the team's code cannot run; empty if it exists and compiles."""
     path = find(config.exec_module, directory)
     if path is None:
         name = (
@@ -54,14 +55,14 @@ def code_problem(config: Config, directory: Path) -> str:
                 nearest(name, (each.name for each in directory.glob("*.py")))
                 or "; correct exec_module"
             )
-            return f"there is no {name} here: the robot stays idle{hint}"
-        return f"there is no {name} here: the robot stays idle; `rt init` writes one"
+            return f"no {name} in this directory, so the robot stays idle{hint}"
+        return f"no {name} in this directory, so the robot stays idle; `rt init` writes one"
     try:
         compile(path.read_bytes(), str(path), "exec", dont_inherit=True)
     except SyntaxError as error:
         return (
-            f"{path}:{error.lineno or 1}: {error.msg}: the robot stays idle until that is corrected"
+            f"{path}:{error.lineno or 1}: {error.msg}; the robot stays idle until this is corrected"
         )
     except (OSError, ValueError) as error:
-        return f"{path} cannot be read: {error}: the robot stays idle"
+        return f"cannot read {path}: {error}; the robot stays idle"
     return ""

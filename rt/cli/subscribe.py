@@ -1,8 +1,8 @@
-"""`rt subscribe UID [PARAM...]`: print the values of a device as they arrive.
+"""The `rt subscribe UID [PARAM...]` command: the values of a device as they arrive.
 
-The rule of this module: however it ends, the device's former subscription counts again, since a
-robot goes by it. The device process sees to that, as it knows when a visit is over; a command that
-was killed could not.
+Invariant: however the command ends, the device gets its previous subscription back, because the
+robot depends on it. The device process restores it when the session ends, also if the command is
+killed.
 """
 
 import contextlib
@@ -26,14 +26,14 @@ from rt.terminal.signals import run_until_signal
 from rt.terminal.table import format_value
 
 CHECK_INTERVAL = 1.0
-"""Time without a value after which it is verified that the robot still runs (s)."""
+"""Time without a value after which the command checks that the robot still runs (s)."""
 SUBSCRIBE_TIMEOUT = 3.0
-"""How long the device may take to grant a subscription (s)."""
+"""Time limit for the device to grant a subscription (s)."""
 
 HELP = f"""\
-Subscribe to parameters of a device and print what arrives, a line each time, until Ctrl-C. Without
-PARAM they are those that the catalog subscribes to. In the end the device is given back the
-subscription that it had before.
+Subscribe to parameters of a device and print their values as they arrive, one line each, until
+Ctrl-C. The default is the catalog's subscription. At the end the device gets its previous
+subscription back.
 
 {UID_HELP}
 
@@ -51,10 +51,10 @@ rt subscribe bumper --json --count 10
     "--interval",
     type=Number(above=0, most=INTERVAL_MAX / 1000),
     metavar="SECONDS",
-    help="Time between two reports, 0.04 to 0.25. [the catalog's]",
+    help="Interval between reports, 0.04 to 0.25. [the catalog's]",
 )
 @click.option(
-    "--count", type=Number(1, whole=True), metavar="NUMBER", help="End after so many lines."
+    "--count", type=Number(1, whole=True), metavar="NUMBER", help="Exit after this number of lines."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print each line as a JSON object.")
 @click_options("instance")
@@ -73,7 +73,7 @@ def command(  # noqa: PLR0917 - click passes them by name
         device = await devices.find_one(uid)
         names = device.readable(params) if params else None
 
-        assert robot.app.wakeups is not None, "a visitor has bells"
+        assert robot.app.wakeups is not None, "a session has wakeups"
         session_id = robot.app.make_lease_table().session_id(robot.app.wakeups.slot)
 
         async def watch() -> None:
@@ -81,8 +81,7 @@ def command(  # noqa: PLR0917 - click passes them by name
                 await _subscribe(devices, device, names, interval, session_id)
                 await _print(devices, device, count, as_json=as_json)
             finally:
-                # It would be so without this, but whoever looks after the end of the command should
-                # find it done.
+                # The end of the session does the same, but only after the command has ended.
                 with trio.CancelScope(shield=True), contextlib.suppress(RuntimeBaseException):
                     await devices.call(
                         "unsubscribe", str(device.uid), session_id, timeout=ASK_TIMEOUT
@@ -94,7 +93,7 @@ def command(  # noqa: PLR0917 - click passes them by name
 
 
 async def _print(devices: Devices, device: Device, count: int | None, *, as_json: bool) -> None:
-    """Print each set of values that arrives; returns after so many, if a count is given."""
+    """Print each set of values that arrives, ``count`` times or until cancelled."""
     output = Output()
     names = device.buffer.subscription
     printed = 0
@@ -102,7 +101,7 @@ async def _print(devices: Devices, device: Device, count: int | None, *, as_json
         with trio.move_on_after(CHECK_INTERVAL) as look:
             changed = await device.buffer.changed(*names)
         if look.cancelled_caught:
-            devices.require()  # a robot that was killed says nothing
+            devices.require()  # a killed robot signals no change
             continue
         if not changed:
             device.raise_disconnected()
@@ -126,18 +125,18 @@ async def _subscribe(
     interval: float | None,
     session_id: int,
 ) -> None:
-    """Ask for reports as long as a visit lasts; what the device makes of the interval is told.
+    """Subscribe for the time of a session, and print the interval if the device changed it.
 
     Args:
-        devices: The way to the device.
-        device: Which one.
-        params: Names of parameters; those of the catalog if None.
-        interval: Time between two reports (s); the catalog's if None.
+        devices: The devices of the robot.
+        device: The device.
+        params: Names of parameters; the catalog's if None.
+        interval: Interval between reports (s); the catalog's if None.
         session_id: The session that holds the subscription.
 
     Raises:
-        DeviceError: It grants none.
-        RemoteCallError: It does not answer.
+        DeviceError: The device grants no subscription.
+        RemoteCallError: The device or its process does not answer.
     """
     await devices.call(
         "subscribe", str(device.uid), params, interval, session_id, timeout=SUBSCRIBE_TIMEOUT

@@ -74,14 +74,14 @@ def writeable(context: click.Context, _parameter: click.Parameter, incomplete: s
 
 
 async def _params(
-    robot: "Connection", context: click.Context, form: str, kind: str
+    robot: "Connection", context: click.Context, form: str, access: str
 ) -> dict[str, str]:
     from rt.catalog.names import resolve_uid
     from rt.client.device import use_robot_options
 
     await use_robot_options(robot)
     peripheral = robot.app.catalog.of_uid(resolve_uid(context.params["uid"], robot.app.names))
-    return {form.format(param.name): "" for param in peripheral.params if getattr(param, kind)}
+    return {form.format(param.name): "" for param in peripheral.params if getattr(param, access)}
 
 
 def instances(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> Items:

@@ -134,7 +134,12 @@ class Devices:
         await use_robot_options(robot)
         return cls(robot)
 
-    async def call(self, method: str, *args: Any, timeout: float = ASK_TIMEOUT) -> Any:  # noqa: ASYNC109
+    async def call(
+        self,
+        method: str,
+        *args: Any,
+        timeout: float = ASK_TIMEOUT,  # noqa: ASYNC109 - passed on
+    ) -> Any:
         """Call a method of the device service; raises like `rt.remote.Client.issue_call`."""
         return await self._robot.client.issue_call(method, *args, address=SERVICE, timeout=timeout)
 

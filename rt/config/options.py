@@ -256,7 +256,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = 5_000_000
     log_file_count: Annotated[
-        int, _about(_LOG, "log files that are kept, the newest included", ge=1, le=100)
+        int, _about(_LOG, "maximum number of log files, including the newest", ge=1, le=100)
     ] = 5
 
     service_workers: Annotated[

@@ -1,4 +1,4 @@
-"""The driver's station of `rt demo`: it moves the sticks, counts what comes back, and shows the robot on the screen."""
+"""The driver's station of `rt demo`: moves the sticks, counts updates and shows the devices."""
 
 import itertools
 import math
@@ -14,18 +14,28 @@ from rt.root import lifecycle
 from rt.terminal import table
 
 STICK_INTERVAL = 0.02
-"""Time between two gamepad datagrams (s)."""
+"""Interval between gamepad datagrams (s)."""
 REFRESH_INTERVAL = 0.1
-"""Time between two looks at the devices (s)."""
+"""Interval between updates of the table (s)."""
 CONNECT_TIMEOUT = 5.0
-"""How long is waited for all emulated devices before the drive begins without them (s)."""
+"""Time limit for all emulated devices to connect before the drive starts without them (s)."""
 
 
 class Tally(Handler):
-    """Counts what the demo sees; receives device updates as a driver's station does.
+    """The counters of the demo, and the receiver of device updates.
 
     Args:
-        devices: How many devices a whole update has.
+        devices: Number of devices in a complete update.
+
+    Attributes:
+        updates: Device updates received.
+        calls: Calls made.
+        gamepads: Gamepad datagrams sent.
+        restarts: Restarts of the robot's processes.
+        seconds: Duration of the drive (s).
+        ready: Whether the robot started.
+        moved: Whether a motor had a duty cycle other than 0.
+        complete: Set at the first complete update.
     """
 
     def __init__(self, devices: int) -> None:
@@ -41,17 +51,18 @@ class Tally(Handler):
 
     @route(inline=True)
     def update(self, update: DeviceUpdate) -> None:
-        """Take in one update."""
+        """Count an update."""
         self.updates += 1
         if len(update) >= self._devices:
             self.complete.set()
         self.moved = self.moved or any(values.get("duty_cycle") for values in update.values())
 
     def summary(self) -> str:
-        """What was seen, in one line."""
+        """Return the counters as one line."""
         return (
-            f"{_plural(self.updates, 'update')} seen, {_plural(self.gamepads, 'gamepad datagram')} sent, "
-            f"{_plural(self.calls, 'call')} made, {_plural(self.restarts, 'restart')}"
+            f"{_plural(self.updates, 'update')} received,"
+            f" {_plural(self.gamepads, 'gamepad datagram')} sent,"
+            f" {_plural(self.calls, 'call')} made, {_plural(self.restarts, 'restart')}"
         )
 
 
@@ -60,7 +71,14 @@ def _plural(number: int, noun: str) -> str:
 
 
 class Driver:
-    """The driver's station of the demo: moves the sticks, and shows the robot on the screen."""
+    """The driver's station of the demo.
+
+    Args:
+        console: The console for the table.
+        tally: The counters.
+        config: The options of the robot.
+        seconds: Duration of the drive (s); None to drive until cancelled.
+    """
 
     def __init__(self, console: Any, tally: Tally, config: Config, seconds: float | None) -> None:
         self._console = console
@@ -71,7 +89,7 @@ class Driver:
         self._started = math.inf
 
     async def drive(self, running: lifecycle.Robot) -> None:
-        """Let the robot drive in teleop for the time that was asked for, then let it be idle."""
+        """Drive the robot in teleop for the given time, then make it idle."""
         self._tally.ready = True
         app = running.app
         client = await app.make_client()
@@ -79,13 +97,12 @@ class Driver:
         store = app.make_buffer_manager()
         with trio.move_on_after(CONNECT_TIMEOUT):
             await self._tally.complete.wait()
-        # As long as the robot: a driver who lets go before it is idle is told of in the log.
+        # Runs as long as the robot: a driver that stops earlier would cause a log event.
         await app.nursery.start(self._move_sticks, app)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._show, store, running)
             await self._call(client, "teleop")
-            # The sticks rest until then: a stick that is deflected when teleop begins moves
-            # nothing.
+            # The sticks rest until here, because rt requires that when teleop begins.
             start = self._started = trio.current_time()
             try:
                 await trio.sleep(self._seconds)
@@ -104,7 +121,7 @@ class Driver:
     async def _move_sticks(
         self, app: Any, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Send gamepads until cancelled; started when the robot has one whose sticks are at rest."""
+        """Send gamepads until cancelled; report started after the first, with sticks at rest."""
         control = await app.make_control_client()
         station = secrets.token_hex(8)
         for number in itertools.count():
@@ -131,14 +148,14 @@ class Driver:
         def draw() -> Any:
             turn, forward = self._sticks
             title = (
-                f"rt demo: teleop, {self._tally.updates} updates seen; Ctrl-C ends it\n"
+                f"rt demo: teleop, {self._tally.updates} updates received; Ctrl-C ends it\n"
                 f"gamepad: forward {forward:+.2f}  turn {turn:+.2f}"
             )
             return table.device_table(
                 table.device_rows(store, self._names), title, width=self._console.width
             )
 
-        def is_whole() -> bool:
+        def is_ready() -> bool:
             return all(status.ready or status.on_demand for status in running.supervisor.status())
 
         last = draw()
@@ -146,13 +163,12 @@ class Driver:
             try:
                 while True:
                     await trio.sleep(REFRESH_INTERVAL)
-                    last = draw() if is_whole() else last
+                    last = draw() if is_ready() else last
             finally:
                 self._console.print(last)
         with Live(last, console=self._console, auto_refresh=False) as screen:
             while True:
                 await trio.sleep(REFRESH_INTERVAL)
-                # The last table stays as it was while the robot drove: not that of a robot which is
-                # being stopped.
-                if is_whole():
+                # While the robot stops, the table keeps its state from the drive.
+                if is_ready():
                     screen.update(draw(), refresh=True)

@@ -1,4 +1,4 @@
-"""Is this machine ready for the robot? A registry of checks, one file for each family of them, and the report."""
+"""Checks of the machine for `rt doctor`: a registry, one module per family, and the report."""
 
 from rt.doctor.registry import (
     Check,

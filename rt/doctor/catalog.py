@@ -8,7 +8,7 @@ from rt.errors import CatalogError
 
 @check("catalog")
 def catalog(environment: Environment) -> Result:
-    """The device catalog can be read and is right."""
+    """The device catalog can be read and is valid."""
     from rt.catalog import load
 
     name = environment.config.dev_catalog
@@ -16,7 +16,7 @@ def catalog(environment: Environment) -> Result:
         peripherals = load(environment.directory / name if name else None)
     except CatalogError as error:
         return fail(
-            str(error), "correct the catalog, or leave dev_catalog empty for the one built in"
+            str(error), "correct the catalog, or leave dev_catalog empty for the built-in one"
         )
     smart = [each for each in peripherals.values() if each.device_id is not None]
-    return ok(f"{Path(name) if name else 'the built-in one'}: {len(smart)} kinds of Smart Devices")
+    return ok(f"{Path(name) if name else 'built-in catalog'}: {len(smart)} types of Smart Devices")

@@ -1,4 +1,4 @@
-"""Checks of the team's code. It is compiled and never run: running it is the executor's business."""
+"""Checks of the team code, which is compiled but never run."""
 
 import ast
 import tokenize
@@ -9,7 +9,7 @@ from rt.doctor.registry import Environment, Result, check, fail, ok, warn
 
 @check("code")
 def code(environment: Environment) -> Result:
-    """The team's code is there and compiles."""
+    """The team code exists and compiles."""
     name = environment.config.exec_module
     path = find(name, environment.directory)
     if path is None:
@@ -17,7 +17,7 @@ def code(environment: Environment) -> Result:
         if environment.origins.get("exec_module", "default") != "default":
             return fail(absent, "correct exec_module, or run rt in the directory of the code")
         return warn(
-            absent, "`rt init` writes a first studentcode.py; without it the robot stays idle"
+            absent, "run `rt init` to create a studentcode.py; without it the robot is idle"
         )
     try:
         with tokenize.open(path) as file:
@@ -28,8 +28,8 @@ def code(environment: Environment) -> Result:
         place = f"{path}:{error.lineno}" if error.lineno else str(path)
         return fail(f"{place}: {error.msg}", "correct that line")
     except (ValueError, OSError) as error:
-        return fail(f"{path}: {error}", "write the file as UTF-8 text that rt may read")
-    # A name that a conditional or an import binds counts too: the code is not run here.
+        return fail(f"{path}: {error}", "save the file as UTF-8 text that rt can read")
+    # The code is not run, so names that are bound conditionally or by an import count too.
     bound = {
         node.name
         for node in ast.walk(tree)
@@ -54,6 +54,6 @@ def code(environment: Environment) -> Result:
     if missing:
         return warn(
             f"{path} has no {' and no '.join(missing)}",
-            "define it, or that mode does nothing after its setup",
+            "define it; without it the mode does nothing after its setup",
         )
     return ok(f"{path} compiles, {len(source.splitlines())} lines; `rt lint` checks more")

@@ -1,4 +1,4 @@
-"""Checks of shared memory: that there is some, and that its lock survives the death of the one who holds it."""
+"""Checks of shared memory: that it is available, and that locks survive a killed owner."""
 
 import ctypes
 import mmap
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from rt.buffer.mutex import RobustMutex
 
 _DEATH_SECONDS = 5.0
-_NO_ROBUST_LOCK = "rt needs a kernel and a C library with robust mutexes; use a glibc system with a standard kernel"
+_NO_ROBUST_LOCK = "use a system with glibc and a standard kernel, because rt needs robust mutexes"
 
 
 @check("shm")
-def shm(environment: Environment) -> Result:  # noqa: ARG001 - every check is given the scene
-    """Shared memory can be made, sealed and written."""
+def shm(environment: Environment) -> Result:  # noqa: ARG001 - signature of a check
+    """Shared memory can be created, sealed and written."""
     from rt.buffer import segment
     from rt.buffer.arena import SIZE, Arena
 
@@ -29,9 +29,9 @@ def shm(environment: Environment) -> Result:  # noqa: ARG001 - every check is gi
     except RuntimeBaseException as error:
         return fail(
             str(error),
-            "rt needs memfd_create with seals: Linux 3.17 or later, and limits that allow it",
+            "use Linux 3.17 or later and raise the memory limits, for memfd_create with seals",
         )
-    return ok(f"{SIZE >> 20} MiB of shared memory can be made, sealed and written")
+    return ok(f"{SIZE >> 20} MiB of shared memory can be created, sealed and written")
 
 
 def _write(memory: memoryview) -> None:
@@ -39,8 +39,8 @@ def _write(memory: memoryview) -> None:
 
 
 @check("mutex")
-def mutex(environment: Environment) -> Result:  # noqa: ARG001 - every check is given the scene
-    """A lock in shared memory is given back when its owner is killed."""
+def mutex(environment: Environment) -> Result:  # noqa: ARG001 - signature of a check
+    """A lock in shared memory is recovered when its owner is killed."""
     from rt.buffer import mutex as locks
 
     memory = mmap.mmap(-1, mmap.PAGESIZE)
@@ -59,13 +59,12 @@ def mutex(environment: Environment) -> Result:  # noqa: ARG001 - every check is 
         del view
         memory.close()
     if not recoveries:
-        return fail("a lock whose owner was killed does not tell so", _NO_ROBUST_LOCK)
-    return ok("a lock whose owner was killed was taken over")
+        return fail("a lock does not report that its owner was killed", _NO_ROBUST_LOCK)
+    return ok("a lock whose owner was killed was recovered")
 
 
 def _die_holding(lock: "RobustMutex") -> None:
-    # A fork is safe here: this process has one thread, and its child does nothing but take the lock
-    # and die.
+    # A fork is safe: this process has one thread, and the child only takes the lock and dies.
     pid = os.fork()
     if pid == 0:
         try:
@@ -81,4 +80,4 @@ def _die_holding(lock: "RobustMutex") -> None:
         os.close(death)
         _, status = os.waitpid(pid, 0)
     if not os.WIFSIGNALED(status):
-        raise ChildProcessError("the process that was to die with the lock could not take it")
+        raise ChildProcessError("the child process could not take the lock")

@@ -1,4 +1,4 @@
-"""Checks of the addresses: nobody else holds what the robot binds, and updates can be sent to their group."""
+"""Checks of the network: free addresses, keys for open listeners, and multicast."""
 
 import errno
 import socket
@@ -22,30 +22,30 @@ class _Taken(NamedTuple):
 
 @check("addresses")
 def addresses(environment: Environment) -> Result:
-    """The addresses that the robot binds are free, or its own."""
+    """The addresses of the robot are free, or it holds them."""
     from rt.instance import Instance
 
     here = Instance.locate(environment.config.instance)
     settings = environment.effective.resolved(here.directory)
     bound = [(option, address) for option, address in settings.addresses() if option != _SENT_TO]
     taken = [
-        _Taken(option, address, why) for option, address in bound if (why := _refusal(address))
+        _Taken(option, address, why) for option, address in bound if (why := _bind_error(address))
     ]
     if not taken:
         return ok(f"{len(bound)} addresses are free, ports {_ports(settings)}")
     holder = here.holder()
     if holder is not None:
-        return ok(f"held by our own robot, process {holder.pid}")
+        return ok(f"held by this robot, process {holder.pid}")
     fact = "\n".join(f"{each.option} {each.address}: {each.why}" for each in taken)
     return fail(
         fact,
-        "stop that program, or move all ports of this robot with port_base, as --port-base 7000",
+        "stop that program, or move all ports of this robot, for example with --port-base 7000",
     )
 
 
 @check("keys")
 def keys(environment: Environment) -> Result:
-    """Other machines reach the robot with a key only."""
+    """Other machines need a key to reach the robot."""
     from rt.access.key_directory import key_directory
     from rt.access.keyring import Keyring
     from rt.instance import Instance
@@ -54,12 +54,12 @@ def keys(environment: Environment) -> Result:
     settings = environment.effective.resolved(directory)
     network = open_listeners(settings)
     if not network:
-        return ok(f"{environment.whose} listens to this machine only")
+        return ok(f"{environment.whose} is open to this machine only")
     addresses = ", ".join(address for _, address in network)
     if settings.insecure:
         return warn(
-            f"whoever reaches {addresses} can drive {environment.whose} (insecure)",
-            "take `insecure` away, and give each driver's station a key with `rt keys new NAME`",
+            f"anyone who can reach {addresses} can drive {environment.whose} (insecure)",
+            "remove `insecure`, and make a key for each driver's station with `rt keys new NAME`",
         )
     place = key_directory(settings.keys_dir, settings.instance, folder=environment.directory)
     ring = Keyring(place.directory)
@@ -67,23 +67,23 @@ def keys(environment: Environment) -> Result:
     if ring.problems:
         return fail(
             "\n".join(ring.problems),
-            "correct or remove what is named there; `rt keys list` shows the keys that count",
+            "correct or remove these files; `rt keys list` shows the valid keys",
         )
     try:
         require_keys(settings, ring.stations)
     except ConfigError as error:
         return fail(
             error.message,
-            "make a key with `rt keys new NAME`, or take bind away so that only this machine is served",
+            "make a key with `rt keys new NAME`, or remove bind to serve this machine only",
         )
     if place.hint:
-        return warn(f"{place.directory} lies in the project's folder", place.hint)
+        return warn(f"{place.directory} is in the project folder", place.hint)
     return ok(f"{addresses}: open to {', '.join(sorted(ring.stations))}")
 
 
 @check("multicast")
 def multicast(environment: Environment) -> Result:
-    """A device update that is sent to its group arrives on this machine."""
+    """A datagram to the multicast group of device updates arrives on this machine."""
     address = next(
         address
         for option, address in environment.effective.resolved(environment.directory).addresses()
@@ -108,7 +108,8 @@ def multicast(environment: Environment) -> Result:
         except OSError as error:
             return warn(
                 f"a datagram to {host} does not arrive: {error.strerror or error}",
-                "allow multicast on the loopback interface: sudo ip link set lo multicast on",
+                "run `sudo ip link set lo multicast on` to allow multicast on the loopback"
+                " interface",
             )
     return ok(f"datagrams to {host} arrive, updates go to port {port}")
 
@@ -117,16 +118,16 @@ def _ports(settings: Config) -> str:
     return f"{settings.port_base} to {settings.port_base + 4}"
 
 
-def _refusal(address: str) -> str:
+def _bind_error(address: str) -> str:
     scheme, _, rest = address.partition("://")
     if scheme == "ipc":
-        return _ipc_refusal(rest)
+        return _ipc_error(rest)
     host, _, port = rest.rpartition(":")
     kind = socket.SOCK_STREAM if scheme == "tcp" else socket.SOCK_DGRAM
     try:
         family, _, _, _, place = socket.getaddrinfo(host.strip("[]"), int(port), type=kind)[0]
         with socket.socket(family, kind) as probe:
-            if scheme == "tcp":  # what a robot that just stopped leaves behind is no hindrance
+            if scheme == "tcp":  # connections of a robot that has just stopped do not matter
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(place)
     except OSError as error:
@@ -136,8 +137,8 @@ def _refusal(address: str) -> str:
     return ""
 
 
-def _ipc_refusal(path: str) -> str:
-    # A file without a listener is left over from a robot that was killed; the next start sweeps it.
+def _ipc_error(path: str) -> str:
+    # A file without a listener is left from a killed robot; the next start removes it.
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         try:
             probe.connect(path)

@@ -1,7 +1,7 @@
-"""The checks of the doctor: how one is declared, and how all are run.
+"""The registry of checks: declaration and execution.
 
-A check looks and says what it saw; it changes nothing that outlives it. A check that crashes is a
-failed check and never ends the rest.
+Invariant: a check changes nothing that outlives it. A check that crashes counts as failed and does
+not affect the others.
 """
 
 import importlib
@@ -21,15 +21,15 @@ FAMILIES = ("system", "memory", "network", "serial", "catalog", "code", "log")
 
 
 class Environment(msgspec.Struct, frozen=True, kw_only=True):
-    """What the checks look at.
+    """The input of the checks.
 
     Attributes:
-        config: The robot's options; the defaults where they could not be loaded.
-        origins: Where each value was given.
-        problem: Why the options could not be loaded, or nothing.
-        directory: The working directory of the robot.
-        running: The options of the robot that runs as this instance, which may have been started
-            with others; None if none runs.
+        config: Options of the robot; the defaults if they could not be loaded.
+        origins: Origin of each value.
+        problem: Why the options could not be loaded, or "".
+        directory: Working directory of the robot.
+        running: Options of the running robot of this instance, which may differ from ``config``;
+            None if none is running.
     """
 
     config: Config
@@ -51,13 +51,13 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Result(msgspec.Struct, frozen=True):
-    """What a check says.
+    """The result of a check.
 
     Attributes:
-        status: "ok", "warn" (the robot runs, but not as one would wish), "fail" (it does not),
-            "skip" (not looked at).
-        fact: What was seen.
-        remedy: What to do about it; nothing for an "ok".
+        status: "ok", "warn" (the robot runs with limitations), "fail" (the robot cannot run), or
+            "skip" (not checked).
+        fact: What was found.
+        remedy: What to do about it; "" for "ok".
     """
 
     status: Status
@@ -96,10 +96,14 @@ _registered: dict[str, Check] = {}
 def check(
     identifier: str, *, on_request: bool = False
 ) -> Callable[[Callable[[Environment], Result]], Callable[[Environment], Result]]:
-    """Declare a function as a check; the first line of its docstring tells what it looks at.
+    """Declare a function as a check; the first line of its docstring is the meaning.
+
+    Args:
+        identifier: Unique id.
+        on_request: Whether the check runs only if it is named.
 
     Raises:
-        ValueError: The id is taken.
+        ValueError: Another check has the id.
     """
 
     def declare(function: Callable[[Environment], Result]) -> Callable[[Environment], Result]:
@@ -113,30 +117,29 @@ def check(
 
 
 def ok(fact: str) -> Result:
-    """Return that all is well."""
+    """Return a result without a problem."""
     return Result("ok", fact)
 
 
 def warn(fact: str, remedy: str) -> Result:
-    """Return that the robot runs, but not as one would wish."""
+    """Return a result with which the robot runs with limitations."""
     return Result("warn", fact, remedy)
 
 
 def fail(fact: str, remedy: str) -> Result:
-    """Return that the robot cannot run like this."""
+    """Return a result with which the robot cannot run."""
     return Result("fail", fact, remedy)
 
 
 def skip(fact: str) -> Result:
-    """Return that there was nothing to look at."""
+    """Return a result for something that was not checked."""
     return Result("skip", fact)
 
 
 def checks() -> Mapping[str, Check]:
-    """Return every declared check under its id, in the order in which they run."""
+    """Return all checks by id, in the order in which they run."""
     families = [importlib.import_module(f"rt.doctor.{family}").__name__ for family in FAMILIES]
-    # Whoever imported a family by itself must not change the order; a check from elsewhere comes
-    # last.
+    # The order does not depend on which family was imported first; other checks come last.
     place = {family: number for number, family in enumerate(families)}
     ordered = sorted(
         _registered.values(), key=lambda each: place.get(each.function.__module__, len(place))
@@ -148,8 +151,8 @@ def examine(environment: Environment, only: Collection[str] = ()) -> list[Findin
     """Run the checks.
 
     Args:
-        environment: What they look at.
-        only: The ids of those to run; all but those on request when empty.
+        environment: Input of the checks.
+        only: Ids of the checks to run; by default all that are not on request.
 
     Raises:
         LookupError: An id in `only` is unknown; the message names the nearest.
@@ -157,18 +160,18 @@ def examine(environment: Environment, only: Collection[str] = ()) -> list[Findin
     known = checks()
     for identifier in only:
         if identifier not in known:
-            raise LookupError(f"there is no check {identifier!r}{nearest(identifier, known)}")
+            raise LookupError(f"unknown check {identifier!r}{nearest(identifier, known)}")
     chosen = [each for each in known.values() if each.id in only or not (only or each.on_request)]
     return [run_one(each, environment) for each in chosen]
 
 
 def run_one(chosen: Check, environment: Environment) -> Finding:
-    """Run one check; a crash is a finding too."""
+    """Run one check; an exception is a failure."""
     try:
         result = chosen.function(environment)
-    except Exception as error:  # noqa: BLE001 - whatever a check dies of is what the report has to say
+    except Exception as error:  # noqa: BLE001 - the report shows any exception
         result = fail(
             f"the check itself failed: {type(error).__name__}: {error}",
-            "please report this to the makers of rt",
+            "report this to the maintainers of rt",
         )
     return Finding(chosen.id, result.status, result.fact, result.remedy)

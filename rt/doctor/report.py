@@ -1,4 +1,4 @@
-"""The doctor's findings: a table for people, JSON for programs, an exit status for both."""
+"""The report of findings: a table for people, JSON for programs, and the exit status."""
 
 import json
 from collections import Counter
@@ -26,7 +26,7 @@ def as_json(findings: Sequence[Finding]) -> str:
 
 
 def summary(findings: Sequence[Finding]) -> str:
-    """Return what there was of each status, the worst first."""
+    """Return the number of findings of each status, worst first."""
     count = Counter(finding.status for finding in findings)
     words: dict[Status, str] = {"fail": "failed", "warn": "warned", "skip": "skipped", "ok": "ok"}
     return ", ".join(f"{count[status]} {word}" for status, word in words.items() if count[status])

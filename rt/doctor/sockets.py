@@ -1,7 +1,7 @@
-"""Who holds a port, read from /proc.
+"""The owner of a TCP or UDP port, read from /proc.
 
 Source: proc(5), /proc/net/tcp: the second column is the local address with the port in hexadecimal,
-the tenth the inode that a link in /proc/PID/fd names.
+the tenth is the inode that a link in /proc/PID/fd names.
 """
 
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ _PROC = Path("/proc")
 
 
 def owner_of(protocol: str, port: int) -> str:
-    """Return "process 123 (name)" for whoever holds a port, as far as this user may see.
+    """Return the owner of a port as "process 123 (name)", if this user may see it.
 
     Args:
         protocol: "tcp" or "udp".
@@ -23,7 +23,7 @@ def owner_of(protocol: str, port: int) -> str:
         try:
             if any(str(link.readlink()) in links for link in (directory / "fd").iterdir()):
                 return f"process {directory.name} ({_command(directory)})"
-        except OSError:  # it ended meanwhile, or is another user's
+        except OSError:  # it has ended, or belongs to another user
             continue
     return "a process of another user"
 

@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from rt.catalog import Parameter, Peripheral
-from rt.emulator.payload import Packer, checked, initial
+from rt.emulator.payload import checked, initial
 from rt.emulator.simulation import SimState, WaveSimulation, simulations_for
 from rt.errors import RemoteProtocolError
 from rt.protocol.message import (
+    VALUES_MAX,
     DevData,
     DevDisable,
     DevRead,
@@ -79,7 +80,6 @@ class EmulatedDevice:
         self._on_message = on_message
         self._readable = peripheral.readable
         self._writeable = peripheral.writeable
-        self._packer = Packer(peripheral)
         self._simulations = simulations_for(peripheral, sim_state or SimState())
         if wave:
             self._simulations.append(WaveSimulation(peripheral, uid))
@@ -164,7 +164,7 @@ class EmulatedDevice:
         return []
 
     def _write(self, params: int, data: bytes) -> list[Message]:
-        written = self._packer.unpack(params, data)
+        written = self.peripheral.unpack(params, data)
         writeable = self.peripheral.names(params & self._writeable)
         self.values.update((name, written[name]) for name in writeable)
         if writeable:
@@ -179,7 +179,9 @@ class EmulatedDevice:
         self._next_data = now + self._interval / 1000 if self._params else float("inf")
 
     def _data(self, params: int) -> list[Message]:
-        return [DevData(*payload) for payload in self._packer.pack(params, self.values)]
+        packing = self.peripheral.packing
+        parts = packing.split(params, VALUES_MAX) or [0]
+        return [DevData(part, packing.pack(part, self.values)) for part in parts]
 
     def _step(self, now: float) -> None:
         seconds = 0.0 if self._stepped_at is None else max(0.0, now - self._stepped_at)

@@ -1,4 +1,4 @@
-"""One robot among those that a computer may run: its name, its directory, its holder, and what a killed one left."""
+"""Instances, the robots of one computer: names, directories, locks, and stale files."""
 
 from rt.instance.directory import MAX_DIRECTORY, Holder, Instance, is_same_file, running
 from rt.instance.stale_files import ENV_DIRECTORY

@@ -1,12 +1,13 @@
-"""One robot on a computer that may run several: its name, its directory, and who holds it.
+"""One of the robots of a computer: its name, its directory and its lock.
 
-The directory holds what lives as long as the robot: sockets, and the file ``pid``, on which the
-robot keeps a lock. The rule
-of this module: the lock alone says whether a robot runs; what the file says is only for people, and
-everything else that is found without a lock is the remains of a killed robot and is swept.
+The directory contains what lives as long as the robot: sockets, and the file ``pid``, which the
+robot locks.
 
-Invariant: a lock counts only in a directory of this user; what another user has put in its place is
-refused, and never asked, read or connected to.
+Invariant: only the lock determines whether a robot runs; the contents of ``pid`` are for people.
+Everything else in a directory without a lock is left over from a killed robot and is removed.
+
+Invariant: a lock counts only in a directory of this user. A directory that another user has put in
+its place is refused and not used.
 """
 
 import contextlib
@@ -29,21 +30,21 @@ from rt.limits import explain
 from rt.ownership import user
 
 MAX_DIRECTORY = 74
-"""The longest path of a directory in bytes: a socket address has room for 107, and a socket's name takes up to 32."""
+"""Maximum length of a directory path in bytes; a socket address has 107, and a name up to 32."""
 
 _RUN = Path("/run/rt")
-"""Where robots are that are started by root, as a service."""
+"""Directory of the robots that root starts, as a service."""
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,31}")
 
 
 class Holder(msgspec.Struct, frozen=True):
-    """The robot that holds an instance; what it wrote down itself.
+    """The robot that holds an instance, as it describes itself.
 
     Attributes:
-        pid: Its process, 0 when not known.
-        started: When it started, as ISO 8601 with a time zone, empty when not known.
-        argv: How it was called.
-        frozen_dir: Where its executable unpacked itself, or None.
+        pid: Process id; 0 if unknown.
+        started: Start time, as ISO 8601 with a time zone; "" if unknown.
+        argv: Command line.
+        frozen_dir: Directory into which its executable unpacked itself, or None.
     """
 
     pid: int = 0
@@ -52,26 +53,25 @@ class Holder(msgspec.Struct, frozen=True):
     frozen_dir: str | None = None
 
     def options_changed_since_start(self, name: str) -> bool:
-        """Whether the options were changed since it started: the file that its ``--config`` names, else the one of this name.
+        """Whether the option file was changed since the robot started.
 
         Args:
-            name: The file in the robot's working directory.
+            name: Option file in the robot's working directory, unless its ``--config`` names one.
         """
         file = self.argv[self.argv.index("--config") + 1] if "--config" in self.argv[:-1] else name
         try:
             changed = Path(f"/proc/{self.pid}/cwd", file).stat().st_mtime
-            return (
-                changed >= datetime.fromisoformat(self.started).timestamp() + 1
-            )  # it is told in whole seconds
+            # The start time is in whole seconds.
+            return changed >= datetime.fromisoformat(self.started).timestamp() + 1
         except (OSError, ValueError):
             return False
 
 
 class Instance:
-    """A name, and the directory that belongs to it.
+    """The name of a robot and its directory.
 
     Attributes:
-        name: As given with ``--instance``.
+        name: Value of ``--instance``.
         directory: Exists while the robot runs.
     """
 
@@ -83,19 +83,19 @@ class Instance:
 
     @classmethod
     def locate(cls, name: str, env: Mapping[str, str] | None = None) -> "Instance":
-        """Find out which directory belongs to a name; makes nothing.
+        """Return the instance of a name; do not create its directory.
 
-        It is ``$XDG_RUNTIME_DIR/rt/NAME``, else ``/run/rt/NAME`` where we may write there, else
-        ``/tmp/rt-UID/NAME``.
+        The directory is ``$XDG_RUNTIME_DIR/rt/NAME``, else ``/run/rt/NAME`` if that is writable,
+        else ``/tmp/rt-UID/NAME``.
 
         Raises:
-            ConfigError: The name is not allowed, the path is too long for the sockets in it, or
-                XDG_RUNTIME_DIR is another user's.
+            ConfigError: The name is not allowed, the path is too long for sockets, or
+                XDG_RUNTIME_DIR belongs to another user.
         """
         if not _NAME.fullmatch(name):
-            allowed = "1 to 32 of A-Z a-z 0-9 _ . - and no leading dot"
+            allowed = "1 to 32 of A-Z a-z 0-9 _ . - without a leading dot"
             raise ConfigError(
-                f"an instance cannot be named {name!r}: allowed are {allowed}",
+                f"invalid instance name {name!r}; use {allowed}",
                 name=name,
                 allowed=allowed,
             )
@@ -103,18 +103,20 @@ class Instance:
         length = len(os.fsencode(directory))
         if length > MAX_DIRECTORY:
             raise ConfigError(
-                f"the instance directory {directory} is {length} bytes long, and sockets in it allow {MAX_DIRECTORY}: "
-                "choose a shorter --instance name or XDG_RUNTIME_DIR",
+                f"the path of the instance directory {directory} has {length} bytes, but sockets"
+                f" allow {MAX_DIRECTORY}; choose a shorter --instance name or XDG_RUNTIME_DIR",
                 directory=str(directory),
             )
         return cls(name, directory)
 
     def path(self, name: str) -> Path:
-        """The path of a file of this robot."""
+        """Return the path of a file of this robot."""
         return self.directory / name
 
     def holder(self) -> Holder | None:
-        """Who runs as this instance, or None. Takes the lock for a moment, which a starting robot waits out.
+        """Return the robot that runs as this instance, or None.
+
+        This takes the lock for a moment; a starting robot waits for that.
 
         Raises:
             ConfigError: The directory belongs to another user, or is a link.
@@ -130,14 +132,13 @@ class Instance:
         return None
 
     def verify(self) -> None:
-        """Refuse a directory that another user has put in the place of this one; one that does not exist is fine.
+        """Refuse a directory that another user has put in the place of this one.
 
-        Root reaches the robot of a service that has a user of its own: only root can have made
-        /run/rt for it.
+        A missing directory is accepted. Root may use the robot of a service with its own user,
+        because only root can have created /run/rt.
 
         Raises:
-            ConfigError: The directory or the one that it is in belongs to another user, or is a
-                link; says whose it is.
+            ConfigError: The directory or its parent belongs to another user or is a link.
         """
         base = self.directory.parent
         if base == _RUN and os.geteuid() == 0:
@@ -149,15 +150,15 @@ class Instance:
                 return
             except OSError as error:
                 raise ConfigError(
-                    f"cannot look at {path}: {error.strerror}", directory=str(path)
+                    f"cannot access {path}: {error.strerror}", directory=str(path)
                 ) from None
 
     def require(self) -> Holder:
-        """Who runs as this instance.
+        """Return the robot that runs as this instance.
 
         Raises:
             ConfigError: The directory belongs to another user, or is a link.
-            InstanceAbsentError: Nobody; says how to start a robot.
+            InstanceAbsentError: No robot runs as this instance; the message says how to start one.
         """
         holder = self.holder()
         if holder is None:
@@ -169,49 +170,54 @@ class Instance:
         return holder
 
     def _elsewhere(self) -> str:
-        """Where a robot is that may have been meant, or how to start one: the end of a sentence."""
+        """Return the end of an error message: other robots, or how to start this one."""
         service = _RUN / self.name
         if service != self.directory and service.is_dir():
-            return f" in {self.directory.parent}, but one may in {_RUN}: `sudo env -u XDG_RUNTIME_DIR rt ...` reaches it"
+            return (
+                f" in {self.directory.parent}, but one may in {_RUN};"
+                " use `sudo env -u XDG_RUNTIME_DIR rt ...` for it"
+            )
         others = running(self.directory.parent)
         if others:
             name = others[0] if len(others) == 1 else "NAME"
-            return f", but as {' and '.join(map(repr, others))}: use --instance {name}"
-        return f": start one with `rt run{'' if self.name == 'default' else f' --instance {self.name}'}`"
+            return f", but as {' and '.join(map(repr, others))}; use --instance {name}"
+        option = "" if self.name == "default" else f" --instance {self.name}"
+        return f"; start one with `rt run{option}`"
 
     @contextlib.contextmanager
-    def acquire(self) -> Iterator[list[str]]:
-        """Hold this instance: make the directory, take the lock, sweep what a killed robot left.
+    def acquire(self, exit_timeout: float = stale_files.EXIT_TIMEOUT) -> Iterator[list[str]]:
+        """Hold this instance: create the directory, lock it, remove the remains of a killed robot.
 
-        On the way out everything of the robot is removed: its directory, and processes that still
-        carry its mark. May wait up to `stale_files.EXIT_TIMEOUT` for processes; use it outside of
-        the event loop.
+        At the end of the block the directory and the remaining processes of the robot are removed.
+        Use this outside of the event loop, because it may wait for processes.
+
+        Args:
+            exit_timeout: Time that the processes of a killed robot get to exit (s).
 
         Yields:
-            What was swept, in sentences for the log.
+            Texts for the log about what was removed.
 
         Raises:
-            InstanceBusyError: Another robot holds it; says which.
-            ConfigError: The directory is not ours alone.
+            InstanceBusyError: Another robot holds the instance.
+            ConfigError: Other users can access the directory.
         """
         self._held = self._lock()
         try:
-            left = self._read_holder()
-            swept = self._remove_stale(left)
+            removed = self._remove_stale(self._read_holder(), exit_timeout)
             started = datetime.now(UTC).isoformat(timespec="seconds")
             self._holder = Holder(
                 os.getpid(), started, tuple(sys.argv), getattr(sys, "_MEIPASS", None)
             )
             self._write_holder(self._held)
             try:
-                yield swept
+                yield removed
             finally:
                 stale_files.end_processes(self.directory, stale_files.OWN_EXIT_TIMEOUT)
                 if self._is_held():
-                    self._remove_stale(None)
+                    self._remove_stale(None, stale_files.OWN_EXIT_TIMEOUT)
                     with contextlib.suppress(OSError):
-                        # The file goes while the lock is held; whoever waits for it sees that it is
-                        # not the file of this name.
+                        # Removed while it is locked: a process that waits for the lock sees that
+                        # the file has lost its name.
                         self.path("pid").unlink(missing_ok=True)
                         self.directory.rmdir()
         finally:
@@ -219,13 +225,16 @@ class Instance:
             self._held = -1
 
     def restore(self) -> bool:
-        """Make the directory and its lock again if they were removed or replaced while this robot holds them; whether that was so.
+        """Create the directory and the lock again if they were removed or replaced.
 
-        What else was in the directory is for its owners to make again.
+        Other files in the directory must be restored by their owners.
+
+        Returns:
+            Whether that was necessary.
 
         Raises:
             InstanceBusyError: Another robot has taken the name meanwhile.
-            ConfigError: The directory cannot be made, or is not ours alone.
+            ConfigError: The directory cannot be created, or other users can access it.
         """
         if self._is_file(self._held):
             return False
@@ -243,16 +252,16 @@ class Instance:
                 fd = os.open(
                     self.path("pid"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
                 )
-            except FileNotFoundError:  # the directory went with a robot that ended just now
+            except FileNotFoundError:  # a robot that just ended removed the directory
                 continue
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if os.path.samestat(os.fstat(fd), os.stat(self.path("pid"))):  # noqa: PTH116 - beside fstat
+                if os.path.samestat(os.fstat(fd), self.path("pid").stat()):
                     return fd
             except FileNotFoundError:
                 pass
             except BlockingIOError:
-                # A client that asks who holds it has the lock for a moment too.
+                # A client that calls `holder` also has the lock for a moment.
                 if time.monotonic() > deadline:
                     os.close(fd)
                     raise self._busy() from None
@@ -263,12 +272,11 @@ class Instance:
             os.close(fd)
 
     def _is_held(self) -> bool:
-        # Where the directory was removed under a running robot, another robot, or anything else,
-        # may have its name.
+        # If the directory was removed, another robot or something else may have taken the name.
         return not self.directory.is_symlink() and self._is_file(self._held)
 
     def _is_file(self, fd: int) -> bool:
-        """Whether a descriptor is of the file that has the lock's name now."""
+        """Whether a descriptor refers to the current lock file."""
         try:
             return os.path.samestat(os.fstat(fd), self.path("pid").lstat())
         except OSError:
@@ -276,10 +284,11 @@ class Instance:
 
     def _busy(self) -> InstanceBusyError:
         holder = self._read_holder()
-        who = f"process {holder.pid}" if holder.pid else "another process"
+        process = f"process {holder.pid}" if holder.pid else "another process"
         since = f" since {holder.started}" if holder.started else ""
         return InstanceBusyError(
-            f"a robot runs as {self.name!r} already: {who}{since}; stop it, or use --instance NAME --port-base 6010",
+            f"a robot already runs as {self.name!r}: {process}{since};"
+            " stop it, or use --instance NAME --port-base 6010",
             instance=self.name,
             pid=holder.pid,
             started=holder.started,
@@ -301,36 +310,27 @@ class Instance:
                 f"cannot write {path}: {explain(error)}", directory=str(self.directory)
             ) from None
 
-    def _remove_stale(self, left: Holder | None) -> list[str]:
-        timeout = stale_files.OWN_EXIT_TIMEOUT if left is None else stale_files.EXIT_TIMEOUT
-        swept: list[str] = []
-        if left is not None and left.pid:
-            since = f", started {left.started}," if left.started else ""
-            swept.append(
-                f"the last robot, process {left.pid}{since} was killed: its log ends without a reason"
-            )
-        if pids := stale_files.end_processes(self.directory, timeout):
-            swept.append(
-                f"ended {len(pids)} processes of a robot that was killed: {', '.join(map(str, pids))}"
-            )
+    def _remove_stale(self, former: Holder | None, exit_timeout: float) -> list[str]:
+        removed: list[str] = []
+        if former is not None and former.pid:
+            since = f", started {former.started}," if former.started else ""
+            removed.append(f"the last robot, process {former.pid}{since} was killed")
+        if pids := stale_files.end_processes(self.directory, exit_timeout):
+            removed.append(f"ended processes of a killed robot: {', '.join(map(str, pids))}")
         if files := stale_files.empty(self.directory, keep="pid"):
-            swept.append(f"removed from {self.directory}: {', '.join(files)}")
-        if (
-            left is not None
-            and left.frozen_dir is not None
-            and stale_files.is_stale_unpacked(Path(left.frozen_dir))
-        ):
-            shutil.rmtree(left.frozen_dir, ignore_errors=True)
-            swept.append(
-                f"removed the unpacked files of a robot that was killed: {left.frozen_dir}"
-            )
-        return swept
+            removed.append(f"removed stale files in {self.directory}: {', '.join(files)}")
+        unpacked = former and former.frozen_dir
+        if unpacked and stale_files.is_stale_unpacked(Path(unpacked)):
+            shutil.rmtree(unpacked, ignore_errors=True)
+            removed.append(f"removed the unpacked files of a killed robot: {unpacked}")
+        return removed
 
 
 def running(base: Path | None = None) -> list[str]:
-    """The names of our robots that run, sorted; ``base`` is where their directories are, if elsewhere than usual.
+    """Return the sorted names of this user's running robots.
 
-    Directories of other users are left out.
+    Args:
+        base: Parent of the instance directories; by default that of `Instance.locate`.
     """
     names: list[str] = []
     with contextlib.suppress(ConfigError):
@@ -342,7 +342,7 @@ def running(base: Path | None = None) -> list[str]:
 
 
 def is_same_file(path: Path, before: os.stat_result) -> bool:
-    """Whether a path still leads to the file that it led to before."""
+    """Whether a path still refers to the same file as before."""
     try:
         return os.path.samestat(path.lstat(), before)
     except OSError:
@@ -356,7 +356,8 @@ def _base(env: Mapping[str, str]) -> Path:
         return Path(runtime) / "rt"
     if os.access(_RUN if _RUN.exists() else _RUN.parent, os.W_OK | os.X_OK):
         return _RUN
-    return Path(f"/tmp/rt-{os.geteuid()}")  # noqa: S108 - the owner is verified; not TMPDIR, which clients may have otherwise
+    # Not TMPDIR, which may differ between the robot and its clients.
+    return Path(f"/tmp/rt-{os.geteuid()}")  # noqa: S108 - the owner is verified
 
 
 def _make_private(directory: Path) -> None:
@@ -371,14 +372,14 @@ def _make_private(directory: Path) -> None:
         directory.chmod(0o700)
     except FileExistsError:
         raise ConfigError(
-            f"{directory} or what it lies in is not a directory: remove it",
+            f"{directory} or its parent is not a directory; remove it",
             directory=str(directory),
         ) from None
     except FileNotFoundError as error:
         if base.is_dir():
-            return  # removed by a robot that ended just now; the caller tries again
+            return  # removed by a robot that just ended; the caller tries again
         raise ConfigError(
-            f"cannot make {base}: {error.strerror}", directory=str(directory)
+            f"cannot create {base}: {error.strerror}", directory=str(directory)
         ) from None
     except OSError as error:
         raise ConfigError(
@@ -387,16 +388,17 @@ def _make_private(directory: Path) -> None:
 
 
 def _verify_runtime(path: Path) -> None:
-    """Refuse an XDG_RUNTIME_DIR in which another user could put directories in the place of ours."""
+    """Refuse an XDG_RUNTIME_DIR in which another user could replace our directories."""
     info = path.stat()
     if info.st_uid not in {0, os.geteuid()}:
         raise ConfigError(
-            f"XDG_RUNTIME_DIR is {path}, which belongs to {user(info.st_uid)}: unset it, or run rt as that user",
+            f"XDG_RUNTIME_DIR is {path}, which belongs to {user(info.st_uid)};"
+            " unset it, or run rt as that user",
             directory=str(path),
         )
     if info.st_mode & stat.S_IWOTH and not info.st_mode & stat.S_ISVTX:
         raise ConfigError(
-            f"XDG_RUNTIME_DIR is {path}, which every user may write: close it with `chmod 700 {path}`",
+            f"XDG_RUNTIME_DIR is {path}, which every user may write; run `chmod 700 {path}`",
             directory=str(path),
         )
 
@@ -405,16 +407,16 @@ def _verify(path: Path, *, foreign_root: bool) -> None:
     info = path.lstat()
     if not stat.S_ISDIR(info.st_mode):
         raise ConfigError(
-            f"{path} is a link or a file of {user(info.st_uid)} where a directory of ours should be: remove it",
+            f"{path} is a link or a file of {user(info.st_uid)}, not a directory; remove it",
             directory=str(path),
         )
     if info.st_uid != os.geteuid() and not (foreign_root and info.st_uid == 0):
         other = (
             "run rt as that user"
             if os.geteuid() == 0
-            else "set XDG_RUNTIME_DIR to a directory of yours"
+            else "set XDG_RUNTIME_DIR to your own directory"
         )
         raise ConfigError(
-            f"{path} belongs to {user(info.st_uid)}: have it removed, or {other}",
+            f"{path} belongs to {user(info.st_uid)}; have it removed, or {other}",
             directory=str(path),
         )

@@ -1,7 +1,7 @@
-"""What a killed robot leaves behind: processes, files, unpacked code.
+"""Removal of what a killed robot leaves: processes, files and unpacked code.
 
-The rule of this module: only what is certainly of that robot and of our user is touched; and its
-processes first get the time to end by themselves, since one of them may be disabling devices.
+Invariant: only what certainly belongs to that robot and to this user is touched. Its processes
+first get time to exit by themselves, because one of them may be disabling devices.
 """
 
 import contextlib
@@ -18,20 +18,20 @@ from collections.abc import Mapping
 from pathlib import Path
 
 ENV_DIRECTORY = "RT_INSTANCE_DIR"
-"""The variable by which the processes of a robot are known: its directory, in the environment of each of them."""
+"""Environment variable with the instance directory, which identifies the processes of a robot."""
 
 EXIT_TIMEOUT = 1.0
-"""Seconds for which the processes of a killed robot may still end by themselves."""
+"""Time (s) that the processes of a killed robot get to exit by themselves."""
 
 OWN_EXIT_TIMEOUT = 0.1
-"""The same at the end of our own robot, whose children had their time already."""
+"""The same at the end of this robot, whose children have had their time before."""
 
 ROUNDS = 5
-"""How often it is looked for processes again."""
+"""Maximum number of searches for processes."""
 
 
 def empty(directory: Path, keep: str) -> list[str]:
-    """Remove everything in a directory but the file ``keep``; gives the names of what was removed."""
+    """Remove everything in a directory except the file ``keep``; return the removed names."""
     removed: list[str] = []
     try:
         paths = sorted(directory.iterdir())
@@ -50,9 +50,8 @@ def empty(directory: Path, keep: str) -> list[str]:
 
 
 def is_stale_unpacked(path: Path) -> bool:
-    """Whether a directory is what a PyInstaller executable of ours unpacked, and not what we run from."""
-    # It is removed on the word of a file, so nothing but what PyInstaller makes, where it makes it,
-    # may pass.
+    """Whether another PyInstaller executable of this user unpacked a directory."""
+    # A file names the directory to remove, so accept only names and places that PyInstaller uses.
     try:
         info = path.lstat()
     except OSError:
@@ -65,59 +64,64 @@ def is_stale_unpacked(path: Path) -> bool:
 
 
 def end_processes(directory: Path, timeout: float = EXIT_TIMEOUT) -> list[int]:
-    """Wait until the processes that carry the mark of a robot have ended, and kill those that do not.
+    """Wait until the processes of a robot have exited, and kill those that have not.
 
-    We and our ancestors are spared: a robot may be started from within another one. A process that
-    is killed may have started another one just before, so it is looked again until there is none,
-    at most ``ROUNDS`` times. Only the first round waits for processes to end by themselves; each
-    takes at most ``timeout`` (s) more.
+    This process and its ancestors are excluded, because a robot may be started from another one. A
+    killed process may have started another one just before, so the search is repeated until none
+    is left, at most ``ROUNDS`` times. Only the first round waits for processes to exit by
+    themselves.
+
+    Args:
+        directory: The instance directory.
+        timeout: Time that processes get to exit, and maximum time of each round after a kill (s).
 
     Returns:
-        The processes that were there.
+        The process ids that were found.
     """
-    spared = _ancestors()
-    mark = os.fsencode(f"{ENV_DIRECTORY}={directory}")
+    excluded = _ancestors()
+    entry = os.fsencode(f"{ENV_DIRECTORY}={directory}")
     ended: set[int] = set()
     patience = timeout
     for _ in range(ROUNDS):
         with contextlib.ExitStack() as stack:
-            fds = _open_marked(mark, spared, stack)
+            fds = _open_processes(entry, excluded, stack)
             if not fds:
                 break
             ended.update(fds.values())
-            for fd in _wait_gone(fds, patience):
+            for fd in _wait_exited(fds, patience):
                 with contextlib.suppress(OSError):
                     signal.pidfd_send_signal(fd, signal.SIGKILL)
-            _wait_gone(fds, timeout)
+            _wait_exited(fds, timeout)
         patience = 0.0
     return sorted(ended)
 
 
-def _open_marked(mark: bytes, spared: set[int], stack: contextlib.ExitStack) -> dict[int, int]:
-    """The processes that carry a mark, by descriptors that the stack closes."""
+def _open_processes(
+    entry: bytes, excluded: set[int], stack: contextlib.ExitStack
+) -> dict[int, int]:
+    """Return the processes with an environment entry, by pidfds that the stack closes."""
     fds: dict[int, int] = {}
     for pid in (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal()):
-        if pid in spared or not _is_marked(pid, mark):
+        if pid in excluded or not _has_entry(pid, entry):
             continue
         with contextlib.suppress(OSError):
             fd = os.pidfd_open(pid)
             stack.callback(os.close, fd)
-            # Looked at again: the descriptor is of this process, while the number might be of
-            # another by now.
-            if _is_marked(pid, mark):
+            # Check again, because the number may have been reused before the pidfd was opened.
+            if _has_entry(pid, entry):
                 fds[fd] = pid
     return fds
 
 
-def _is_marked(pid: int, mark: bytes) -> bool:
+def _has_entry(pid: int, entry: bytes) -> bool:
     try:
         # Empty for a zombie.
-        return mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        return entry in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     except OSError:
         return False
 
 
-def _wait_gone(fds: Mapping[int, int], seconds: float) -> list[int]:
+def _wait_exited(fds: Mapping[int, int], seconds: float) -> list[int]:
     left = list(fds)
     deadline = time.monotonic() + seconds
     while left and (remaining := deadline - time.monotonic()) > 0:

@@ -1,1 +1,1 @@
-"""What the verbs share on a terminal: output, tables, error messages and signals."""
+"""Output, tables, error messages and signal handling shared by all commands."""

@@ -1,4 +1,4 @@
-"""Where verbs print tables."""
+"""The console that commands print tables on."""
 
 import os
 import sys
@@ -8,11 +8,11 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 WIDTH = 120
-"""Columns where there is no terminal and no variable COLUMNS to tell how many there are."""
+"""Columns of output to a file or pipe without the variable COLUMNS."""
 
 
 def console() -> "Console":
-    """What prints on stdout, as wide as the terminal; into a file or a pipe so wide that no table loses a column."""
+    """Return a console on stdout, `WIDTH` wide for a file or pipe so tables keep all columns."""
     from rich.console import Console
 
     return Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDTH)

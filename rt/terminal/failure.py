@@ -1,8 +1,7 @@
-"""How an error leaves the command `rt`: as one sentence on stderr, and as an exit status.
+"""Error messages and exit statuses of the `rt` command.
 
-An error that rt raises on purpose has its own status. What click finds wrong in the arguments is
-told in rt's words: the place, what came, and what is allowed. Anything else is an internal error,
-exit status 70.
+Errors of rt have their own exit statuses. Errors that click finds in the arguments are reworded to
+say where, what was given and what is allowed. Anything else is an internal error, status 70.
 """
 
 import errno
@@ -27,10 +26,10 @@ _QUOTES = "'\""
 
 
 def report(error: BaseException, *, debug: bool) -> int:
-    """Tell a person of an error, and return the exit status.
+    """Print an error on stderr and return the exit status.
 
     Args:
-        error: What the verb raised; groups are opened.
+        error: The error of the command; groups are flattened.
         debug: Whether to print the traceback too.
     """
     if isinstance(error, click.exceptions.Exit):
@@ -41,7 +40,7 @@ def report(error: BaseException, *, debug: bool) -> int:
     if all(isinstance(each, KeyboardInterrupt | click.Abort) for each in causes):
         return _INTERRUPTED
     if all(isinstance(each, BrokenPipeError) for each in causes):
-        # Whoever read our output has gone. Python would complain when it flushes stdout at the end.
+        # The reader of our output has exited. Without this, Python reports an error at exit.
         sys.stdout = None
         return 0
     if debug:
@@ -65,21 +64,19 @@ def _report_usage(error: click.ClickException) -> int:
             return unknown.EXIT_CODE
     _print_error(_sentence(error))
     if isinstance(error, click.UsageError) and error.ctx:
-        _print_error(f"`{error.ctx.command_path} --help` tells more")
+        _print_error(f"see `{error.ctx.command_path} --help`")
     return error.exit_code
 
 
 def _report_environment(causes: list[BaseException]) -> int | None:
-    """Tell of what is wrong with the place that rt was called in, or return None."""
+    """Print an error of the environment, such as a full disk. Return None if there is none."""
     for each in causes:
         if (
             isinstance(each, OSError)
             and each.errno in _WRITE_ERRORS
             and (each.filename or _is_output_lost())
         ):
-            _print_error(
-                f"{each.filename or 'what this prints'} cannot be written: {each.strerror}"
-            )
+            _print_error(f"cannot write {each.filename or 'output'}: {each.strerror}")
             return _OUTPUT_ERROR
         if isinstance(each, OSError) and each.errno in _OUT_OF_RESOURCES:
             from rt.limits import explain
@@ -88,13 +85,12 @@ def _report_environment(causes: list[BaseException]) -> int | None:
             return _OS_ERROR
         if isinstance(each, RuntimeError) and str(each) == _NO_THREAD:
             _print_error(
-                f"{each}: raise the limits of processes (`ulimit -u`) and of address space (`ulimit -v`)"
+                f"{each}; raise the limits of processes (`ulimit -u`)"
+                " and address space (`ulimit -v`)"
             )
             return _OS_ERROR
         if isinstance(each, FileNotFoundError) and not _has_directory():
-            _print_error(
-                "the directory that this shell is in has been removed: change to another one"
-            )
+            _print_error("the current directory was removed; change to another one")
             return _NO_INPUT
     return None
 
@@ -103,12 +99,12 @@ def _report_internal(causes: list[BaseException], *, debug: bool) -> int:
     for each in causes:
         _print_error(f"internal error: {type(each).__name__}: {each}")
     if not debug:
-        _print_error("`rt --debug` with the same arguments shows where it happened")
+        _print_error("run `rt --debug` with the same arguments for a traceback")
     return _INTERNAL_ERROR
 
 
 def _is_output_lost() -> bool:
-    """Whether what was printed finds no room; it is given up then: Python would complain when it flushes stdout at the end."""
+    """Return whether stdout cannot be written. If so, discard it, or Python fails again at exit."""
     stdout = sys.stdout
     if stdout is None:
         return False
@@ -117,8 +113,7 @@ def _is_output_lost() -> bool:
     except OSError:
         lost = True
     else:
-        # Where nothing is buffered, as PYTHONUNBUFFERED asks for, whoever printed it has got that
-        # error already.
+        # Without buffering (PYTHONUNBUFFERED) the error occurred when the text was printed.
         lost = stdout is sys.__stdout__ and getattr(stdout, "write_through", False)
     if lost:
         sys.stdout = None
@@ -134,32 +129,34 @@ def _has_directory() -> bool:
 
 
 def _print_error(message: str) -> None:
-    # A sentence that begins with the command's words, as "rt config set: ...", needs no other
-    # beginning.
-    print(message if message.startswith("rt config") else f"rt: {message}", file=sys.stderr)  # noqa: T201 - the way of a command's errors
+    # Messages such as "rt config set: ..." already begin with the command.
+    text = message if message.startswith("rt config") else f"rt: {message}"
+    print(text, file=sys.stderr)  # noqa: T201 - errors of commands are not log events
 
 
 def _sentence(error: click.ClickException) -> str:
-    """Return what is told of an error that click has found."""
+    """Return the message for an error that click found."""
     match error:
         case click.MissingParameter():
             return f"{_place(error)} is missing"
         case click.BadParameter(param=click.Parameter(type=click.Choice() as choice)):
             from rt.config import nearest
 
-            came = error.message.partition(" is not ")[0]
+            given = error.message.partition(" is not ")[0]
             words = [str(each) for each in choice.choices]
-            return f"{_place(error)}: {came} is not one of {', '.join(words)}{nearest(came.strip(_QUOTES), words)}"
+            hint = nearest(given.strip(_QUOTES), words)
+            return f"{_place(error)}: {given} is not one of {', '.join(words)}{hint}"
         case click.BadParameter():
             return f"{_place(error)}: {_plain(error.message)}"
         case click.BadOptionUsage():
-            return f"{error.option_name} {_plain(error.message).rpartition(f'{error.option_name}{_QUOTE} ')[2]}"
+            name = error.option_name
+            return f"{name} {_plain(error.message).rpartition(f'{name}{_QUOTE} ')[2]}"
         case click.NoSuchCommand(ctx=click.Context(command=click.Group() as group) as context):
             from rt.config import nearest
 
             known = group.list_commands(context)
-            hint = nearest(error.command_name, known) or f"; there are {', '.join(known)}"
-            return f"{context.command_path} has no verb {error.command_name!r}{hint}"
+            hint = nearest(error.command_name, known) or f"; its verbs: {', '.join(known)}"
+            return f"{context.command_path}: unknown verb {error.command_name!r}{hint}"
     return _plain(error.format_message())
 
 
@@ -174,14 +171,14 @@ def _place(error: click.BadParameter) -> str:
 
 
 def _plain(message: str) -> str:
-    """What click writes as a sentence, as the second half of one."""
+    """Return a sentence of click in lower case and without its full stop."""
     return f"{message[:1].lower()}{message[1:]}".removesuffix(".")
 
 
 def _unknown_flag(error: click.NoSuchOption) -> ConfigError:
-    """Return the error of a flag that no option has, in the words of `rt.config`."""
+    """Return a `ConfigError` for an unknown flag."""
     similar = [each for each in error.possibilities or [] if each.startswith("--")]
-    hint = f"; did you mean {similar[0]}?" if similar else "; the verb's --help lists its flags"
+    hint = f"; did you mean {similar[0]}?" if similar else "; see --help"
     if error.option_name in {"-v", "-V"}:
-        hint = "; `rt --version` tells the version, --log-level debug logs more"
+        hint = "; use `rt --version` for the version, --log-level debug for more logs"
     return ConfigError(f"{error.option_name}: unknown flag{hint}", flag=error.option_name)

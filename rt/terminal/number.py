@@ -1,4 +1,4 @@
-"""A number as a flag takes it."""
+"""The type of flags that take a number."""
 
 import math
 from typing import Any
@@ -7,13 +7,13 @@ import click
 
 
 class Number(click.ParamType[float]):
-    """A number between two limits, both allowed; never NaN, which is between none.
+    """A number within limits. NaN is refused.
 
     Args:
-        least: The smallest one.
-        most: The greatest one.
-        above: One that it has to be greater than, instead of `least`.
-        whole: Whether it has to be an integer.
+        least: Minimum, inclusive.
+        most: Maximum, inclusive.
+        above: Minimum, exclusive, instead of `least`.
+        whole: Whether the number must be an integer.
     """
 
     name = "number"
@@ -33,7 +33,7 @@ class Number(click.ParamType[float]):
 
     @property
     def allowed(self) -> str:
-        """What may be given, in words as those of `rt.config`."""
+        """A description of the allowed numbers, in the words of `rt.config`."""
         noun = "a whole number" if self._whole else "a number"
         if math.isfinite(self._above):
             upper = f" and at most {self._most:g}" if math.isfinite(self._most) else ""
@@ -45,7 +45,7 @@ class Number(click.ParamType[float]):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
-        """Return the number, an int if it has to be whole."""
+        """Return the number, an int if `whole` is set."""
         try:
             number = int(value) if self._whole else float(value)
         except (TypeError, ValueError):

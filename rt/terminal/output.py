@@ -1,4 +1,4 @@
-"""What verbs print: lines that wait for their reader, and values as a shell's tools read them."""
+"""Output of commands: lines that do not block the event loop, and values for shell tools."""
 
 import contextlib
 import json
@@ -13,34 +13,32 @@ from rt.textformat.value import short_float
 
 
 class Output:
-    """Lines on stdout that do not keep the event loop waiting for whoever reads them."""
+    """Lines on stdout. A slow reader does not block the event loop."""
 
     def __init__(self) -> None:
         self._lock = trio.Lock()
 
     async def line(self, text: str) -> None:
-        """Print a line as soon as it is taken; a cancel before that prints nothing.
+        """Wait until stdout is writable, then print a line. If cancelled, print nothing.
 
         Raises:
-            BrokenPipeError: Nobody reads any more.
-            OSError: It cannot be written, as on a full disk; `rt.terminal.failure` has the words
-                for it.
+            BrokenPipeError: The reader closed the pipe.
+            OSError: Writing failed, for example because the disk is full.
         """
         async with self._lock:
-            # What cannot be waited for, as a file, takes it at once; and there is none if it was
-            # closed from the start.
+            # Files cannot be waited for and are always writable. A closed stdout is None.
             with contextlib.suppress(OSError, ValueError, AttributeError):
                 await trio.lowlevel.wait_writable(sys.stdout.fileno())
             click.echo(text)
 
 
 def short(value: Any) -> Any:
-    """A value with no more decimals than a device's number of 4 bytes has."""
+    """Return a value; a float with only the digits of the device's 4-byte float."""
     return short_float(value) if isinstance(value, float) else value
 
 
 def jsonable(values: dict[str, Any]) -> dict[str, Any]:
-    """Values as JSON can have them: what is no number becomes null."""
+    """Return values for JSON: NaN and infinities become null."""
     return {
         name: None if isinstance(value, float) and not math.isfinite(value) else value
         for name, value in values.items()
@@ -48,5 +46,5 @@ def jsonable(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def as_text(value: Any) -> str:
-    """A value as a shell's tools read it: true, false or a number."""
+    """Return a value as text for shell tools: true, false or a number."""
     return str(value) if isinstance(value, float) else json.dumps(value)

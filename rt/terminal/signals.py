@@ -1,4 +1,4 @@
-"""How a verb that goes on and on ends: by Ctrl-C, by a signal, or with the outer process of an executable that unpacks itself."""
+"""The end of commands that run until Ctrl-C, a signal, or the end of the bootloader process."""
 
 import signal
 from collections.abc import Awaitable, Callable
@@ -10,12 +10,11 @@ from rt.process.bootloader import wait_for_bootloader_exit
 
 
 async def run_until_signal(function: Callable[[], Awaitable[None]]) -> None:
-    """Run a function until it returns or a signal asks for the end; then it is cancelled, and further signals change nothing.
+    """Run a function until it returns, or cancel it on SIGINT, SIGTERM or SIGHUP.
 
-    The signals are those of Ctrl-C, of a stop, and of a terminal that is closed, unless somebody
-    had them ignored; that the outer process of an executable was killed is the same as a signal.
-    For the end of a command: after such a signal the others stay without effect, since an
-    executable that unpacks itself gets each twice.
+    Signals that are ignored at the call stay ignored. The death of the executable's bootloader
+    process (see `rt.process.bootloader`) also cancels the function. After the first signal, further
+    signals have no effect, also after the return, because the executable gets each signal twice.
     """
     wanted = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
     handled = [number for number in wanted if signal.getsignal(number) is not signal.SIG_IGN]
@@ -46,4 +45,4 @@ async def run_until_signal(function: Callable[[], Awaitable[None]]) -> None:
 
 
 def _ignore(_number: int, _frame: FrameType | None) -> None:
-    """Be a handler that does nothing: other than with SIG_IGN, processes that are started do not inherit it."""
+    """Do nothing. Unlike SIG_IGN, child processes do not inherit this handler."""

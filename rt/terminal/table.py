@@ -1,7 +1,7 @@
-"""Devices and their values as a table that can be drawn again and again.
+"""The table of devices and their values.
 
-A value never parts from its name, numbers keep their width so that nothing jumps, and in a narrow
-terminal the counters go first.
+A line break never separates a value from its name. Numbers have a fixed width, so a live table does
+not jump. A narrow terminal has no columns for the counters.
 """
 
 import math
@@ -19,7 +19,7 @@ from rt.buffer import BufferStore, DeviceBuffer
 from rt.errors import BufferBusyError, DeviceBufferError
 
 PROBLEM_COUNTERS = ("bad", "dropped")
-"""The counters that tell of trouble unless they are 0."""
+"""The counters that indicate a problem unless they are 0."""
 
 COUNTERS = {
     "received": "frames_received",
@@ -27,11 +27,11 @@ COUNTERS = {
     "written": "writes_sent",
     "dropped": "writes_dropped",
 }
-"""The columns of counters, and what of a row they show."""
+"""The columns of counters, and the keys of the rows that they show."""
 
-EMPTY = "no device has been seen yet: plug one in, or run rt emulate-dev polar-bear@1"
+EMPTY = "no devices yet; plug one in, or run `rt emulate-dev polar-bear@1`"
 NARROW = 60
-"""Columns of a terminal below which the values stand under their device."""
+"""Columns of a terminal below which the values are below their device."""
 _COUNTER_WIDTH = 8
 _GAP = 2
 _SHOWN_DIGITS = 3
@@ -42,12 +42,12 @@ _HINTS_MAX = 8
 def device_rows(
     store: BufferStore, names: Mapping[int, str], chosen: Collection[int] = ()
 ) -> list[dict[str, Any]]:
-    """What is known of each Smart Device that has been seen: plain values, one map a device.
+    """Return a row of plain values for each Smart Device that was ever connected.
 
     Args:
         store: The robot's buffers.
-        names: The names that the team gave, by UID.
-        chosen: The UIDs of the devices that are wanted; all if empty.
+        names: The names in dev_name, by UID.
+        chosen: The UIDs to include; all if empty.
     """
     rows = []
     for uid, buffer in store.devices().items():
@@ -88,7 +88,7 @@ def _values(buffer: DeviceBuffer) -> dict[str, Any]:
 
 
 class _Pairs:
-    """Names with their values, packed into lines; a pair is never split."""
+    """Names with their values, packed into lines without splitting a pair."""
 
     def __init__(self, pairs: list[Text]) -> None:
         self._pairs = pairs
@@ -119,11 +119,11 @@ def device_table(
     """Draw the rows of `device_rows`.
 
     Args:
-        rows: The devices that have been seen.
-        title: What stands above.
-        names: The names that the team gave, by UID: those without a row were never seen.
+        rows: The rows.
+        title: Text above the table.
+        names: The expected devices: names by UID. Those without a row are shown as never seen.
         width: Columns of the terminal.
-        note: What stands below.
+        note: Text below the table.
     """
     counters = len(COUNTERS) * (_COUNTER_WIDTH + _GAP)
     widest = max([0, *(len(line) for row in rows for line in _head(row).plain.splitlines())])
@@ -170,10 +170,10 @@ def device_table(
 
 
 def _hint(unnamed: list[dict[str, Any]], taken: Collection[str]) -> str:
-    """Lines for rt.toml that give devices names, ready to be copied."""
+    """Return lines for rt.toml that give devices names, ready to be copied."""
     have = "1 device has" if len(unnamed) == 1 else f"{len(unnamed)} devices have"
-    it = "it" if len(unnamed) == 1 else "them"
-    lines = [f"{have} no name; name {it} in rt.toml, under [dev_name], as you like:"]
+    them = "it" if len(unnamed) == 1 else "them"
+    lines = [f"{have} no name; name {them} in rt.toml under [dev_name], for example:"]
     used = set(taken)
     for row in unnamed[:_HINTS_MAX]:
         base = f"my_{row['type']}".replace("-", "_")
@@ -198,7 +198,7 @@ def _title(first: str, second: str) -> Text:
 
 
 def _state(row: dict[str, Any], *, with_problems: bool) -> RenderableType:
-    """The values, and where the counters have no column those that tell of trouble."""
+    """Return the values and, if the counters have no columns, the problem counters."""
     pairs = _pairs(row) if row["connected"] else [Text("not connected", "red")]
     if with_problems:
         pairs += [
@@ -217,7 +217,7 @@ def _pairs(row: dict[str, Any]) -> list[Text]:
 
 
 def format_value(value: Any) -> str:
-    """A value as a person reads it, always equally wide."""
+    """Return a value as text of a fixed width."""
     if isinstance(value, bool):
         return "on " if value else "off"
     return (

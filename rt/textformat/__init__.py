@@ -1,1 +1,1 @@
-"""Smart Device messages as JSON and as hexadecimal, for people and scripts."""
+"""The text format of Smart Device messages: JSON and hexadecimal, for people and scripts."""

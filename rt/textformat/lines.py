@@ -1,4 +1,7 @@
-"""Messages as arguments or as lines of stdin, each told by its place; what is wrong with one keeps no other from its turn."""
+"""Conversion of messages given as arguments or as lines of stdin.
+
+Invariant: an invalid message is reported with its position and does not stop the others.
+"""
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -11,26 +14,26 @@ from rt.errors import RuntimeBaseException
 def convert_all(
     arguments: Sequence[str], convert: Callable[[str], Iterator[str | RuntimeBaseException]]
 ) -> int:
-    """Print what each argument becomes, or each line of stdin; what is wrong with one is told with its place.
+    """Convert each argument, or each line of stdin, and print the results and errors.
 
     Returns:
-        The exit status: 1 if anything was wrong.
+        The exit status: 1 if there was an error.
     """
     failed = 0
-    for place, text in _texts(arguments):
+    for position, text in _texts(arguments):
         try:
             for item in convert(text):
                 if isinstance(item, RuntimeBaseException):
-                    failed = _tell(place, item)
+                    failed = _report(position, item)
                 else:
                     click.echo(item)
         except RuntimeBaseException as error:
-            failed = _tell(place, error)
+            failed = _report(position, error)
     return failed
 
 
-def _tell(place: str, error: RuntimeBaseException) -> int:
-    click.echo(f"rt: {place}, {error}", err=True)
+def _report(position: str, error: RuntimeBaseException) -> int:
+    click.echo(f"rt: {position}, {error}", err=True)
     return 1
 
 
@@ -40,7 +43,7 @@ def _texts(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
             yield f"argument {number}", argument
             continue
         for line, data in enumerate(sys.stdin.buffer if sys.stdin else (), 1):
-            # Bytes that are no text are told as the wrong characters that they become.
-            text = data.decode(errors="replace").rstrip("\r\n")
+            # Invalid UTF-8 is reported as the repositionment characters.
+            text = data.decode(errors="reposition").rstrip("\r\n")
             if text.strip():
                 yield f"line {line}", text

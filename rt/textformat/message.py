@@ -1,24 +1,25 @@
-"""Smart Device messages as plain values that a person can write and read, and back.
+"""The text format of Smart Device messages: messages as plain values, and back.
 
 `format_message` and `parse_message` are inverse functions. A message is an object with its ``type``
-and the fields that travel:
+and its fields:
 
-    {"type": "PING"}, {"type": "DEV_DISABLE"} {"type": "SUB_REQ", "device": "limit-switch",
-    "params": ["switch0"], "interval": 40} {"type": "SUB_RES", "device": "limit-switch", "params":
-    ["switch0"], "interval": 40, "uid": "5"} {"type": "DEV_READ", "params": [0, 1]} {"type":
-    "DEV_WRITE", "device": "polar-bear", "params": {"duty_cycle": -0.5}} {"type": "DEV_DATA",
-    "params": [0], "data": "000000bf"} {"type": "HB_REQ", "id": 0}, {"type": "HB_RES", "id": 255},
+    {"type": "PING"}, {"type": "DEV_DISABLE"}
+    {"type": "SUB_REQ", "device": "limit-switch", "params": ["switch0"], "interval": 40}
+    {"type": "SUB_RES", "device": "limit-switch", "params": ["switch0"], "interval": 40,
+     "uid": "5"}
+    {"type": "DEV_READ", "params": [0, 1]}
+    {"type": "DEV_WRITE", "device": "polar-bear", "params": {"duty_cycle": -0.5}}
+    {"type": "DEV_DATA", "params": [0], "data": "000000bf"}
+    {"type": "HB_REQ", "id": 0}, {"type": "HB_RES", "id": 255}
     {"type": "ERROR", "code": "BAD_CHECKSUM"}
 
-Intervals are in ms, as they travel. With a ``device`` parameters have their names, and their values
-are numbers, true or false; without one they are ids, and values are bytes in hexadecimal.
+Intervals are in ms. With a ``device``, parameters are names and their values are numbers, true or
+false; without one they are ids, and the values are bytes in hexadecimal.
 
-The rule of this module: what is written travels exactly as written, or is refused. Nothing is
-clamped, and a value that no number of the catalog stands for (NaN, a bool of 2, beyond the limits
-of what may be written) is a text of its bytes in hexadecimal.
+Invariant: a message is converted exactly or refused; nothing is clamped. Bytes that no valid value
+    represents (NaN, a bool of 2, a write beyond the limits) are text in hexadecimal.
 """
 
-import ctypes
 import re
 from collections.abc import Mapping
 from typing import Any, Final
@@ -38,16 +39,24 @@ from rt.protocol.message import (
     Message,
     SubRes,
 )
-from rt.textformat.value import HEX, find_parameter, hint, pack_value, short, unpack_value, wrong
+from rt.textformat.value import (
+    HEX,
+    abbreviate,
+    find_parameter,
+    pack_value,
+    suggest,
+    text_error,
+    unpack_value,
+)
 
 FIELDS: Final = {
     kind: (("device",) if "params" in kind.__struct_fields__ else ()) + kind.__struct_fields__
     for kind in MESSAGES.values()
 }
-"""The fields of each message beside its type."""
+"""The fields of each message, without its type."""
 
 TYPES: Final = {number.name: kind for number, kind in MESSAGES.items()}
-"""The messages by the names of their types."""
+"""The messages by the name of the type."""
 
 _NAMES: Final = {kind: name for name, kind in TYPES.items()}
 
@@ -55,52 +64,54 @@ _NAMES: Final = {kind: name for name, kind in TYPES.items()}
 def format_message(
     value: object, catalog: Catalog, names: Mapping[str, int] | None = None
 ) -> bytes:
-    """The frame of a message, without its delimiter.
+    """Return the frame of a message, without its delimiter.
 
     Args:
-        value: The message, as of JSON.
-        catalog: What devices there are.
-        names: UIDs by the names that the team gave them: ``device`` may be one of these, a UID, or
-            a name of the catalog.
+        value: The message from JSON.
+        catalog: The device types.
+        names: UIDs by the names that the team gave them. ``device`` is one of these, a UID, or a
+            name from the catalog.
 
     Raises:
-        NotationError: It is not written as a message is; the context has the ``path``.
+        TextFormatError: It is not a message in this format; the context has the ``path``.
     """
     if not isinstance(value, dict):
-        raise wrong((), f'a message is an object like {{"type": "PING"}}, not {short(value)}')
+        raise text_error(
+            (), f'a message must be an object like {{"type": "PING"}}, not {abbreviate(value)}'
+        )
     if "type" not in value:
-        raise wrong((), f'"type" is missing: use one of {", ".join(TYPES)}')
+        raise text_error((), f'"type" is missing; use one of {", ".join(TYPES)}')
     kind = TYPES.get(value["type"]) if isinstance(value["type"], str) else None
     if kind is None:
-        raise wrong(
-            ("type",), f"there is no type {short(value['type'])}{hint(value['type'], TYPES)}"
+        raise text_error(
+            ("type",), f"unknown type {abbreviate(value['type'])}{suggest(value['type'], TYPES)}"
         )
     for field in value:
         if field != "type" and field not in FIELDS[kind]:
-            raise wrong(
+            raise text_error(
                 (field,),
-                f"{_NAMES[kind]} has no field {field!r}{hint(field, ('type', *FIELDS[kind]))}",
+                f"{_NAMES[kind]} has no field {field!r}{suggest(field, ('type', *FIELDS[kind]))}",
             )
     message = _Writer(value, catalog, names or {}).message(kind)
     try:
         return frames.encode(message)[: -len(frames.DELIMITER)]
     except LocalProtocolError as error:
-        raise wrong(("params",), error.message) from error
+        raise text_error(("params",), error.message) from error
 
 
 def parse_message(
     frame: bytes, catalog: Catalog, device: Peripheral | None = None
 ) -> dict[str, Any]:
-    """The message of a frame without its delimiter.
+    """Return the message of a frame without its delimiter.
 
     Args:
         frame: The bytes.
-        catalog: What devices there are.
-        device: The kind of device that the frame goes to or comes from, if it is known; a SUB_RES
-            says it itself.
+        catalog: The device types.
+        device: The type of the device that receives or sends the frame, if it is known; a SUB_RES
+            contains it.
 
     Raises:
-        RemoteProtocolError: It is not a message, or none of that device.
+        RemoteProtocolError: It is not a message, or not one of that device.
     """
     message = frames.decode(frame)
     value: dict[str, Any] = {"type": _NAMES[type(message)]}
@@ -114,10 +125,10 @@ def parse_message(
 
 
 def find_device(text: str, catalog: Catalog, names: Mapping[str, int] | None = None) -> Peripheral:
-    """The kind of Smart Device that a person means: by its name in the catalog, a UID, or a name of the team's.
+    """Return the type of a Smart Device by its name in the catalog, a UID, or the team's name.
 
     Raises:
-        DeviceError: There is none; the message names the nearest.
+        DeviceError: There is none; the message suggests the nearest name.
     """
     peripheral = catalog.get(text)
     if peripheral is not None:
@@ -128,11 +139,11 @@ def find_device(text: str, catalog: Catalog, names: Mapping[str, int] | None = N
     if text in names or (text.isascii() and text.isdigit()):
         return catalog.of_uid(resolve_uid(text, names))
     kinds = [kind.name for kind in catalog.values() if kind.device_id is not None]
-    raise DeviceError(f"there is no device {text!r}{hint(text, [*kinds, *names])}", device=text)
+    raise DeviceError(f"there is no device {text!r}{suggest(text, [*kinds, *names])}", device=text)
 
 
 class _Writer:
-    """Reads the fields of one message."""
+    """Converts the fields of one message."""
 
     def __init__(
         self, value: Mapping[str, Any], catalog: Catalog, names: Mapping[str, int]
@@ -143,19 +154,19 @@ class _Writer:
 
     def message(self, kind: type[Message]) -> Message:
         if kind in {DevWrite, DevData}:
-            return kind(*self._carried(limited=kind is DevWrite))
+            return kind(*self._packed_values(limited=kind is DevWrite))
         fields = [field for field in FIELDS[kind] if field != "device"]
         return kind(*(getattr(self, f"_{field}")() for field in fields))
 
     def _field(self, name: str, what: str) -> Any:
         if name not in self._value:
-            raise wrong((), f"{name!r} is missing: {what}")
+            raise text_error((), f"{name!r} is missing: {what}")
         return self._value[name]
 
     def _whole(self, name: str, most: int, what: str) -> int:
-        number = self._field(name, f"it has to be {what}")
+        number = self._field(name, f"it must be {what}")
         if type(number) is not int or not 0 <= number <= most:
-            raise wrong((name,), f"{name} has to be {what}, not {short(number)}")
+            raise text_error((name,), f"{name} must be {what}, not {abbreviate(number)}")
         return number
 
     def _device(self) -> Peripheral | None:
@@ -163,13 +174,13 @@ class _Writer:
             return None
         text = self._value["device"]
         if not isinstance(text, str):
-            raise wrong(
-                ("device",), f"device has to be a name or a UID as a text, not {short(text)}"
+            raise text_error(
+                ("device",), f"device must be a name or a UID as text, not {abbreviate(text)}"
             )
         try:
             return find_device(text, self._catalog, self._names)
         except DeviceError as error:
-            raise wrong(("device",), error.message) from None
+            raise text_error(("device",), error.message) from None
 
     def _interval(self) -> int:
         return self._whole("interval", INTERVAL_MAX, f"a whole number of ms, 0 to {INTERVAL_MAX}")
@@ -179,41 +190,41 @@ class _Writer:
 
     def _code(self) -> int:
         allowed = f"0 to 255, or one of {', '.join(code.name for code in ErrorCode)}"
-        code = self._field("code", f"it has to be {allowed}")
+        code = self._field("code", f"it must be {allowed}")
         if isinstance(code, str) and code in ErrorCode.__members__:
             return ErrorCode[code]
         if isinstance(code, str):
-            raise wrong(
-                ("code",), f"there is no error {short(code)}{hint(code, ErrorCode.__members__)}"
+            raise text_error(
+                ("code",), f"unknown error {abbreviate(code)}{suggest(code, ErrorCode.__members__)}"
             )
         return self._whole("code", 0xFF, allowed)
 
     def _uid(self) -> int:
-        what = "a UID in decimal as a text, below 2**88"
-        text = self._field("uid", f"it has to be {what}")
+        what = "a decimal UID as text, below 2**88"
+        text = self._field("uid", f"it must be {what}")
         if not (
             isinstance(text, str) and re.fullmatch("[0-9]{1,27}", text) and int(text) < UID_END
         ):
-            raise wrong(("uid",), f"uid has to be {what}, not {short(text)}")
+            raise text_error(("uid",), f"uid must be {what}, not {abbreviate(text)}")
         uid, device = int(text), self._device()
         if device is not None and device.device_id != uid >> 72:
-            raise wrong(
+            raise text_error(
                 ("uid",),
-                f"uid has the device id {uid >> 72}, and a {device.name} has {device.device_id}",
+                f"uid has the device id {uid >> 72}, but a {device.name} has {device.device_id}",
             )
         return uid
 
     def _params(self) -> int:
-        """A bitmap, from names if there is a device and from ids if there is none."""
+        """Return a bitmap, from names if there is a device, else from ids."""
         device = self._device()
         what = (
             "a list of ids, 0 to 15"
             if device is None
             else f"a list of names of parameters of {device.name}"
         )
-        listed = self._field("params", f"it has to be {what}")
+        listed = self._field("params", f"it must be {what}")
         if not isinstance(listed, list):
-            raise wrong(("params",), f"params has to be {what}, not {short(listed)}")
+            raise text_error(("params",), f"params must be {what}, not {abbreviate(listed)}")
         bitmap = 0
         for place, item in enumerate(listed):
             path = ("params", place)
@@ -221,31 +232,31 @@ class _Writer:
                 _id_of(item, path) if device is None else find_parameter(device, item, path).id
             )
             if bitmap & bit:
-                raise wrong(path, f"{short(item)} stands twice")
+                raise text_error(path, f"{abbreviate(item)} appears twice")
             bitmap |= bit
         return bitmap
 
-    def _carried(self, *, limited: bool) -> tuple[int, bytes]:
-        """The bitmap and the bytes of values."""
+    def _packed_values(self, *, limited: bool) -> tuple[int, bytes]:
+        """Return the bitmap and the bytes of values."""
         device = self._device()
         if device is None:
             if isinstance(self._value.get("params"), dict):
-                raise wrong((), '"device" is missing: only the catalog knows parameters by name')
+                raise text_error((), '"device" is missing; names of parameters need one')
             bitmap = self._params()
             what = "the bytes of the values in hexadecimal"
-            data = self._field("data", f"it has to be {what}")
+            data = self._field("data", f"it must be {what}")
             if not (isinstance(data, str) and HEX.fullmatch(data)):
-                raise wrong(("data",), f"data has to be {what}, not {short(data)}")
+                raise text_error(("data",), f"data must be {what}, not {abbreviate(data)}")
             return bitmap, bytes.fromhex(data)
         if "data" in self._value:
-            raise wrong(
+            raise text_error(
                 ("data",),
-                "data stands for params without a device: with one they have names and values",
+                "data is only allowed without a device; with one, use names and values in params",
             )
         what = "an object of names and values"
-        values = self._field("params", f"it has to be {what}")
+        values = self._field("params", f"it must be {what}")
         if not isinstance(values, dict):
-            raise wrong(("params",), f"params has to be {what}, not {short(values)}")
+            raise text_error(("params",), f"params must be {what}, not {abbreviate(values)}")
         packed = {}
         for name, value in values.items():
             param = find_parameter(device, name, ("params", name))
@@ -255,8 +266,8 @@ class _Writer:
 
 def _id_of(item: object, path: tuple[str | int, ...]) -> int:
     if type(item) is not int or not 0 <= item <= 15:
-        raise wrong(
-            path, f"an id of a parameter has to be a whole number, 0 to 15, not {short(item)}"
+        raise text_error(
+            path, f"a parameter id must be a whole number, 0 to 15, not {abbreviate(item)}"
         )
     return item
 
@@ -278,20 +289,20 @@ def _fields(message: Message, device: Peripheral | None) -> dict[str, Any]:
 
 def _values(message: DevWrite | DevData, device: Peripheral) -> dict[str, Any]:
     _check_bitmap(message.params, device)
-    params = [param for param in device.params if message.params >> param.id & 1]
-    length = sum(ctypes.sizeof(param.platform_type) for param in params)
+    length, _ = device.packing.slices(message.params)
     if length != len(message.data):
         raise RemoteProtocolError(
-            f"these values of a {device.name} take {length} bytes, and there are {len(message.data)}",
-            reason="it is not as long as its bitmap asks for",
+            f"expected {length} bytes of values from a {device.name}, got {len(message.data)}",
+            reason="it is not as long as its bitmap requires",
         )
     values, position = {}, 0
-    for param in params:
-        size = ctypes.sizeof(param.platform_type)
-        values[param.name] = unpack_value(
-            param, message.data[position : position + size], limited=isinstance(message, DevWrite)
-        )
-        position += size
+    for param in device.params:
+        if message.params >> param.id & 1:
+            end = position + param.size
+            values[param.name] = unpack_value(
+                param, message.data[position:end], limited=isinstance(message, DevWrite)
+            )
+            position = end
     return values
 
 
@@ -305,6 +316,7 @@ def _named(bitmap: int, device: Peripheral | None) -> list[str] | list[int]:
 def _check_bitmap(bitmap: int, device: Peripheral) -> None:
     if bitmap >> len(device.params):
         raise RemoteProtocolError(
-            f"it names the parameter {bitmap.bit_length() - 1}, and a {device.name} has 0 to {len(device.params) - 1}",
-            reason="it names a parameter that there is not",
+            f"unknown parameter {bitmap.bit_length() - 1}: a {device.name} has 0 to "
+            f"{len(device.params) - 1}",
+            reason="it has an unknown parameter",
         )

@@ -1,6 +1,6 @@
-"""The texts that messages are written as: JSON one way, hexadecimal the other; and where in them something is wrong.
+"""Messages as JSON and as hexadecimal text, and the positions of errors in it.
 
-Characters of a text are counted from 1, as an editor does; bytes of a frame from 0, as an offset.
+Characters of a text are counted from 1, as in an editor; bytes of a frame from 0, as an offset.
 """
 
 import json
@@ -20,23 +20,21 @@ _SPACE = re.compile(r"[ \t\n\r]*")
 
 
 def format_text(text: str, catalog: Catalog, names: Mapping[str, int] | None = None) -> bytes:
-    """The frame of a message that is written as JSON, without its delimiter.
+    """Return the frame of a message in JSON, without its delimiter.
 
     Raises:
-        NotationError: It is no JSON, or not written as a message is. The message begins with the
-            place, and the context has the ``character``.
+        TextFormatError: The text is not JSON, or not a message. The error begins with the position,
+            and its context has the ``character``.
     """
     try:
-        value = json.loads(text, object_pairs_hook=_no_twins)
+        value = json.loads(text, object_pairs_hook=_reject_duplicates)
     except json.JSONDecodeError as error:
-        raise _at(error.pos + 1, f"this is not JSON: {error.msg}") from None
+        raise _at(error.pos + 1, f"not JSON: {error.msg}") from None
     except TextFormatError as error:
-        raise _at(_twin(text, error.context["path"][0]) + 1, error.message) from None
-    except (
-        ValueError,
-        RecursionError,
-    ) as error:  # a number of thousands of digits, lists within lists without end
-        raise _at(1, f"this is beyond what a message holds: {error}") from None
+        raise _at(_find_duplicate(text, error.context["path"][0]) + 1, error.message) from None
+    except (ValueError, RecursionError) as error:
+        # A number with thousands of digits, or excessive depth.
+        raise _at(1, f"too large for a message: {error}") from None
     try:
         return format_message(value, catalog, names)
     except TextFormatError as error:
@@ -46,10 +44,10 @@ def format_text(text: str, catalog: Catalog, names: Mapping[str, int] | None = N
 def parse_text(
     text: str, catalog: Catalog, device: Peripheral | None = None
 ) -> Iterator[dict[str, Any] | TextFormatError]:
-    """The messages of the frames that are written in hexadecimal, in order; for one that is none, its error.
+    """Yield the messages of frames in hexadecimal in order, or the error of an invalid frame.
 
-    A byte of 00 separates frames, and two in a row are nothing. Bytes may be parted by spaces and
-    begin with 0x.
+    A byte of 00 separates frames; empty frames are ignored. Bytes may be separated by spaces and
+    have the prefix 0x.
     """
     try:
         data = _bytes_of(text)
@@ -77,28 +75,28 @@ def _bytes_of(text: str) -> bytes:
             if not re.fullmatch("[0-9A-Fa-f]{2}", pair):
                 what = "half a byte" if re.fullmatch("[0-9A-Fa-f]", pair) else "not hexadecimal"
                 raise TextFormatError(
-                    f"byte {len(data)}: {pair!r} is {what}: a byte is two digits of 0-9 and a-f",
+                    f"byte {len(data)}: {pair!r} is {what}; a byte has two digits of 0-9 and a-f",
                     byte=len(data),
                 )
             data += bytes.fromhex(pair)
     if not data:
         raise TextFormatError(
-            "byte 0: there is no byte: a frame is written as hexadecimal digits, two a byte", byte=0
+            "byte 0: no bytes; a frame is written in hexadecimal, two digits per byte", byte=0
         )
     return bytes(data)
 
 
-def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) < len(pairs):
         names = [name for name, _ in pairs]
-        twin = next(name for name in names if names.count(name) > 1)
-        raise TextFormatError(f"{json.dumps(twin)} stands twice", path=[twin])
+        duplicate = next(name for name in names if names.count(name) > 1)
+        raise TextFormatError(f"{json.dumps(duplicate)} appears twice", path=[duplicate])
     return value
 
 
-def _twin(text: str, name: str) -> int:
-    """Where a member of that name begins that is not the first of its object."""
+def _find_duplicate(text: str, name: str) -> int:
+    """Return where a second member with a name begins in an object."""
     values = [0]
     while values:
         members = _members(text, values.pop())
@@ -110,7 +108,7 @@ def _twin(text: str, name: str) -> int:
 
 
 def _character(text: str, path: Sequence[str | int]) -> int:
-    """Where in a JSON text the member begins that a path leads to."""
+    """Return where the member at a path begins in a JSON text."""
     found, value = _skip(text, 0), 0
     for key in path:
         for name, place, start in _members(text, value):
@@ -120,7 +118,7 @@ def _character(text: str, path: Sequence[str | int]) -> int:
 
 
 def _members(text: str, start: int) -> list[tuple[str | int, int, int]]:
-    """Name or number of each member of an object or list, where it begins, and where its value does."""
+    """Return the name or number, the start, and the start of the value of each member."""
     position = _skip(text, start)
     if text[position] not in "{[":
         return []

@@ -1,8 +1,7 @@
-"""The values of parameters as a person writes them, and the bytes that travel.
+"""Conversion between the values of parameters in JSON and their bytes.
 
-What is written travels exactly as written, or is refused. A value that no number of the catalog
-stands for (NaN, a bool of 2, beyond the limits of what may be written) is a text of its bytes in
-hexadecimal.
+Invariant: a value is converted exactly or refused. Bytes that no valid value represents (NaN, a
+    bool of 2, a value beyond its limits) become text in hexadecimal.
 """
 
 import ctypes
@@ -13,23 +12,27 @@ import struct
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
+from rt.catalog import packing
 from rt.catalog.parameter import Parameter
 from rt.catalog.peripheral import Peripheral
 from rt.errors import RuntimeBaseException
 from rt.text import closest
 
 HEX: Final = re.compile(r"([0-9A-Fa-f]{2})*")
-"""Bytes in hexadecimal."""
+"""The pattern of bytes in hexadecimal."""
 
 _FLOAT: Final = struct.Struct("<f")
 
 
 class TextFormatError(RuntimeBaseException):
-    """A message is not written as one; ``path`` of the context leads to the place (names of fields, numbers of elements)."""
+    """A message that is not written in the text format.
+
+    The context has its ``path``: names of fields and numbers of elements.
+    """
 
 
 def short_float(number: float) -> float:
-    """The number with the fewest decimals that is the same 4-byte float.
+    """Return the shortest decimal number with the same 4-byte float.
 
     >>> short_float(struct.unpack("<f", struct.pack("<f", 0.1))[0])
     0.1
@@ -43,50 +46,55 @@ def short_float(number: float) -> float:
 
 
 def find_parameter(device: Peripheral, name: object, path: tuple[str | int, ...]) -> Parameter:
-    """The parameter of that name.
+    """Return the parameter with a name.
 
     Raises:
-        NotationError: There is none; the message names the nearest.
+        TextFormatError: There is none; the message suggests the nearest name.
     """
     for param in device.params:
         if param.name == name:
             return param
     known = [param.name for param in device.params]
-    raise wrong(path, f"{device.name} has no parameter {short(name)}{hint(name, known)}")
+    raise text_error(
+        path, f"{device.name} has no parameter {abbreviate(name)}{suggest(name, known)}"
+    )
 
 
 def pack_value(param: Parameter, value: object, *, limited: bool) -> bytes:
-    """The bytes of a parameter's value.
+    """Return the bytes of a value.
 
     Args:
-        param: Which parameter.
-        value: As of JSON.
-        limited: Whether it has to be within the parameter's limits, as what is written to a device
-            has.
+        param: The parameter.
+        value: The value from JSON.
+        limited: Whether the value must be within the limits of the parameter, as in a write to a
+            device.
 
     Raises:
-        NotationError: It is of another kind, does not fit its bytes, or is beyond the limits.
+        TextFormatError: The value has a wrong type, does not fit its type, or exceeds the limits.
     """
-    size = ctypes.sizeof(param.platform_type)
     if not isinstance(value, str):
-        return _packed(param, param.platform_type, value, limited=limited)
-    if len(value) != 2 * size or not HEX.fullmatch(value):
-        raise wrong(
+        _check(param, param.platform_type, value, limited=limited)
+        return packing.pack_value(param, value)
+    if len(value) != 2 * param.size or not HEX.fullmatch(value):
+        raise text_error(
             ("params", param.name),
-            f"{param.name} as a text has to be its {size} bytes in hexadecimal, not {short(value)}",
+            f"{param.name} as text must be its {param.size} bytes in hexadecimal, "
+            f"not {abbreviate(value)}",
         )
     return bytes.fromhex(value)
 
 
-def _packed(param: Parameter, ctype: Any, value: object, *, limited: bool) -> bytes:
+def _check(param: Parameter, ctype: Any, value: object, *, limited: bool) -> None:
     if issubclass(ctype, ctypes.Array):
         if not isinstance(value, list) or len(value) != ctype._length_:
             raise _refused(param, f"a list of {ctype._length_}", value)
-        return b"".join(_packed(param, ctype._type_, item, limited=limited) for item in value)
+        for item in value:
+            _check(param, ctype._type_, item, limited=limited)
+        return
     if ctype is ctypes.c_bool:
         if not isinstance(value, bool):
             raise _refused(param, "true or false", value)
-        return bytes((value,))
+        return
     lower, upper = (param.lower, param.upper) if limited else (-math.inf, math.inf)
     if ctype is ctypes.c_float:
         if (
@@ -96,18 +104,16 @@ def _packed(param: Parameter, ctype: Any, value: object, *, limited: bool) -> by
             or not lower <= value <= upper
         ):
             raise _refused(param, f"a number{_range(lower, upper)}", value)
-        return _FLOAT.pack(value)
-    bits, signed = 8 * ctypes.sizeof(ctype), ctype(-1).value < 0
-    lower = max(lower, -(1 << bits - 1) if signed else 0)
-    upper = min(upper, (1 << bits - signed) - 1)
+        return
+    least, greatest = param._replace(ctype=ctype).type_bounds
+    lower, upper = max(lower, least), min(upper, greatest)
     if type(value) is not int or not lower <= value <= upper:
         raise _refused(param, f"a whole number{_range(lower, upper)}", value)
-    return value.to_bytes(bits // 8, "little", signed=signed)
 
 
 def unpack_value(param: Parameter, data: bytes, *, limited: bool) -> Any:
-    """The value of a parameter's bytes; these themselves if there is no value that stands for exactly them."""
-    value = _plain(param.platform_type.from_buffer_copy(data))
+    """Return the value of some bytes, or the bytes in hexadecimal if no value represents them."""
+    value = _shorten(packing.unpack_value(param, data))
     try:
         exact = pack_value(param, value, limited=limited) == data
     except TextFormatError:
@@ -115,15 +121,14 @@ def unpack_value(param: Parameter, data: bytes, *, limited: bool) -> Any:
     return value if exact else data.hex()
 
 
-def _plain(item: Any) -> Any:
-    if isinstance(item, ctypes.Array):
-        return [_plain(each) for each in item]
-    value = getattr(item, "value", item)
+def _shorten(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_shorten(each) for each in value]
     return short_float(value) if isinstance(value, float) else value
 
 
 def _fits(number: float) -> bool:
-    """Whether a number is finite as 4 bytes."""
+    """Return whether a number is finite as a 4-byte float."""
     try:
         return math.isfinite(_FLOAT.unpack(_FLOAT.pack(float(number)))[0])
     except OverflowError:
@@ -140,22 +145,24 @@ def _range(lower: float, upper: float) -> str:
 
 
 def _refused(param: Parameter, what: str, value: object) -> TextFormatError:
-    return wrong(("params", param.name), f"{param.name} has to be {what}, not {short(value)}")
+    return text_error(
+        ("params", param.name), f"{param.name} must be {what}, not {abbreviate(value)}"
+    )
 
 
-def wrong(path: tuple[str | int, ...], message: str) -> TextFormatError:
-    """The error for what a path leads to."""
+def text_error(path: tuple[str | int, ...], message: str) -> TextFormatError:
+    """Return the error for the part of a message at a path."""
     return TextFormatError(message, path=list(path))
 
 
-def short(value: object) -> str:
-    """A value as it stands in JSON, cut short."""
+def abbreviate(value: object) -> str:
+    """Return a value as truncated JSON."""
     text = json.dumps(value)
     return text if len(text) <= 40 else f"{text[:37]}..."
 
 
-def hint(word: object, words: Iterable[str]) -> str:
-    """The end of a sentence about an unknown word: the nearest that there is, or all."""
+def suggest(word: object, words: Iterable[str]) -> str:
+    """Return the end of a sentence about an unknown word: the nearest known word, or all."""
     known: Sequence[str] = list(words)
     near = closest(str(word), known)
     return f" (known: {', '.join(known) or 'none'})" if near is None else f": did you mean {near}?"

@@ -1,6 +1,6 @@
-"""The table of docs/safety.md from the outcomes that tests/system/test_brake.py wrote.
+"""The table in docs/safety.md, from the results that tests/system/test_brake.py writes.
 
-brake_table.py RESULTS DOCUMENT    replace what is between the markers in a document
+brake_table.py RESULTS DOCUMENT    replace the text between the markers in a document
 """
 
 import json
@@ -24,7 +24,7 @@ NAMES = {"kill": "kill -9", "stop": "SIGSTOP"}
 
 
 def table(lines: list[str]) -> str:
-    """The worst time (ms) of each cell."""
+    """Return the table of the worst time (ms) of each cell."""
     times: dict[tuple[str, ...], list[float]] = defaultdict(list)
     starved = 0.0
     for line in lines:
@@ -44,7 +44,10 @@ def table(lines: list[str]) -> str:
                 cells = [times.get((fault, target, mode, action)) for action in ACTIONS]
                 shown = [f"{max(cell):.0f}" if cell else "-" for cell in cells]
                 text += f"| {NAMES[fault]} | {target} | {mode} | " + " | ".join(shown) + " |\n"
-    text += f"\nTwo faults in a row: SIGSTOP of a process, and {SECOND_FAULT_AFTER * 1e3:.0f} ms later {SECOND_FAULT}.\n"
+    text += (
+        "\nTwo faults in a row: SIGSTOP of a process, and "
+        f"{SECOND_FAULT_AFTER * 1e3:.0f} ms later {SECOND_FAULT}.\n"
+    )
     text += "\n| process | mode | time |\n| --- | --- | --- |\n"
     for cell in TWO_FAULTS:
         if found := times.get((cell.fault, cell.target, cell.mode, SECOND_FAULT)):
@@ -53,8 +56,8 @@ def table(lines: list[str]) -> str:
     rounds = max(map(len, times.values()), default=0)
     count = sum(map(len, times.values()))
     text += (
-        f"\n{count} runs, {rounds} of each cell; {over} above the bound. While they ran, the machine kept a process that was due"
-        f" waiting for up to {starved:.0f} ms.\n"
+        f"\n{count} runs, {rounds} of each cell; {over} above the bound. While they ran, the machine "
+        f"kept a process that was due waiting for up to {starved:.0f} ms.\n"
     )
     return text
 

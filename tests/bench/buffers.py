@@ -1,4 +1,4 @@
-"""Figures of the buffer's operations, in this process and with nobody else at the lock."""
+"""Benchmarks of the operations of a buffer in one process, without contention."""
 
 import os
 import secrets
@@ -18,7 +18,7 @@ TIMES = 500
 
 
 def median_of(operation: Callable[[], object]) -> float:
-    """The median over many rounds of what one call takes (us), the loop's own share taken off."""
+    """Return the median duration of one call (us) over many rounds, without the loop."""
 
     def once(call: Callable[[], object]) -> float:
         began = time.perf_counter_ns()
@@ -35,7 +35,7 @@ def median_of(operation: Callable[[], object]) -> float:
 
 
 def operations() -> list[Figure]:
-    """Reading, writing, and taking in a report of five parameters."""
+    """Measure reading, writing, and receiving a report of five parameters."""
     prefix = f"rt-bench-{os.getpid()}-{secrets.token_hex(4)}."
     with BufferStore(CATALOG, prefix) as store:
         buffer = store.get_or_open(uid_of("polar-bear"))
@@ -47,7 +47,7 @@ def operations() -> list[Figure]:
             frame = frames.encode(DevData(*peripheral.pack(dict.fromkeys(values, 0.5))))
             reader = frames.FrameReader()
 
-            def take() -> None:
+            def receive() -> None:
                 (message,) = reader.feed(frame)
                 assert isinstance(message, DevData)
                 buffer.update(message)
@@ -55,7 +55,7 @@ def operations() -> list[Figure]:
             found = {
                 "Buffer.get": (median_of(lambda: buffer.get("enc_pos")), 1.0),
                 "Buffer.write": (median_of(lambda: buffer.write("enc_pos", 0.5)), 2.5),
-                "decode and update of a DEV_DATA of 5 parameters": (median_of(take), 6.0),
+                "decode and update of a DEV_DATA of 5 parameters": (median_of(receive), 6.0),
             }
         finally:
             type(buffer).unlink(f"{prefix}{peripheral.name}@{buffer_number()}")

@@ -1,7 +1,7 @@
-"""Figures of calls and control: through the router of a whole robot, and from the driver's station to shared memory.
+"""Benchmarks of calls through the router, and of gamepads from the station to shared memory.
 
-Calls follow one another at once, and datagrams each ms: after longer pauses the figures tell how
-long cores take to wake, which is 0.1 to 0.3 ms a process on virtual machines.
+Calls follow one another immediately, and datagrams every ms: after longer pauses, results would
+include the wake-up of cores, which takes 0.1 to 0.3 ms per process on virtual machines.
 """
 
 import contextlib
@@ -24,11 +24,11 @@ IN_FLIGHT = 64
 WARM_UP = 200
 SERVICE = "executor-service"
 METHOD = "mode"
-"""A method that does nothing, in a process of its own: what is measured is the way there and back."""
+"""A method that does nothing, in another process, to measure only the round trip."""
 
 
 def caller(robot: Robot, *, tcp: bool = False) -> Client:
-    """A client over the socket that rt's own clients use, or over TCP, as the driver's station is."""
+    """Return a client over the socket of local clients, or over TCP like the driver's station."""
     address = (
         f"tcp://127.0.0.1:{robot.port_base}"
         if tcp
@@ -39,7 +39,7 @@ def caller(robot: Robot, *, tcp: bool = False) -> Client:
 
 
 async def one_at_a_time(robot: Robot, count: int) -> list[Figure]:
-    """One call after the other, through three processes: this one, the root with the router, and the executor."""
+    """Measure sequential calls from this process through the root's router to the executor."""
     await robot.start()
     times = await _times(caller(robot), count)
     over_tcp = await _times(caller(robot, tcp=True), count)
@@ -63,7 +63,7 @@ async def _times(client: Client, count: int) -> list[float]:
 
 
 async def stop_in_a_flood(robot: Robot, count: int) -> list[Figure]:
-    """How long `disable` and `idle` of one caller take while others keep the services busy with the largest calls allowed."""
+    """Measure `disable` and `idle` while other callers send the largest allowed calls."""
     await robot.start()
     largest = ["left_motor"] * 128
     figures = []
@@ -109,14 +109,14 @@ async def _flood(robot: Robot, name: str, uids: list[str]) -> None:
 
 
 async def many_at_once(robot: Robot, count: int) -> list[Figure]:
-    """As many calls as there is time for, 64 of them always under way; a rate of 5000/s is 200 us a call."""
+    """Measure the rate of calls with 64 in flight; 5000/s are 200 us per call."""
     await robot.start()
-    left = count
+    remaining = count
 
     async def keep_calling(client: Client) -> None:
-        nonlocal left
-        while left > 0:
-            left -= 1
+        nonlocal remaining
+        while remaining > 0:
+            remaining -= 1
             await client.issue_call(METHOD)
 
     async with caller(robot) as client:
@@ -128,12 +128,12 @@ async def many_at_once(robot: Robot, count: int) -> list[Figure]:
                 nursery.start_soon(keep_calling, client)
         spent = time.perf_counter() - began
     return [
-        Figure(f"a call, {IN_FLIGHT} of them under way", spent / count * 1e6, "us", 200.0, count)
+        Figure(f"a call, {IN_FLIGHT} of them in flight", spent / count * 1e6, "us", 200.0, count)
     ]
 
 
 async def gamepad_to_executor(robot: Robot, count: int) -> list[Figure]:
-    """From a datagram of the driver's station to where the team's code reads it, the gamepad's buffer in shared memory."""
+    """Measure from a datagram of the driver's station to the gamepad buffer in shared memory."""
     await robot.start()
     times = []
     with (
@@ -143,8 +143,7 @@ async def gamepad_to_executor(robot: Robot, count: int) -> list[Figure]:
         sender.connect(("127.0.0.1", robot.port_base + 2))
         sender.send(control.encode_gamepads({0: GamepadState(0.0, 0.0, 0.0, 0.0, 0)}))
         await robot.logged("gamepad connected")
-        # Looked at without the lock: a reader that takes it all the time is no reader that a robot
-        # has.
+        # Without the lock: no real reader would take it continuously.
         values = store.get_or_open(("gamepad", 0), create=False)._updates
         for number in range(1, WARM_UP + count + 1):
             wanted = number / (WARM_UP + count) / 2

@@ -1,14 +1,14 @@
-"""Many Smart Devices from one light process: plain sockets, one loop, frames made beforehand.
+"""Many Smart Devices in one process: plain sockets, one loop, precomputed frames.
 
-`python crowd.py PORT COUNT PREFIX` connects so many motors. Each answers PING, SUB_REQ, DEV_READ
-and HB_REQ as firmware does, and reports its five readable parameters every 40 ms while it is
-subscribed, the phases of all spread evenly over the period. The process takes commands on its
-standard input, a line each, and answers each with a line of JSON:
+`python crowd.py PORT COUNT PREFIX` connects COUNT motors. Each answers PING, SUB_REQ, DEV_READ and
+HB_REQ like firmware, and reports its five readable parameters every 40 ms while it is subscribed.
+The phases are spread evenly over the period. The process reads commands from standard input, one
+per line, and answers each with a line of JSON:
 
-- ``measure SECONDS``: how many frames were sent, how many of them the device process counted, and
-  the age (ms) that each report had when it came into the buffer, by the stamp that the device
-  process gives it. A device whose report is not there yet when the next is due leaves that one out.
-- ``stop``: ends the process.
+- ``measure SECONDS``: the number of frames sent, the number that the device process counted, and
+  the age (ms) of each report when it came into the buffer, by the stamp of the device process. A
+  device skips a report while the previous one has not arrived.
+- ``stop``: exit.
 """
 
 import contextlib
@@ -34,9 +34,9 @@ FIRST = 1000
 """The number in the UID of the first device."""
 PERIOD = 0.04
 PATIENCE = 1.0
-"""How long a device waits for its report to arrive before it gives up and sends the next, in s."""
+"""How long (s) a device waits for its report to arrive before it sends the next."""
 NUMBERS = 500
-"""How many reports there are; a device sends one after the other, and then the first again."""
+"""The number of different reports that a device sends in turn."""
 
 _REPORTS = [
     frames.encode(
@@ -57,7 +57,7 @@ _REPORTS = [
 
 
 class Motor:
-    """One device: its line, what is subscribed, and the report that it sent last."""
+    """One device: its line, its subscription, and its last report."""
 
     def __init__(self, port: int, number: int) -> None:
         self.uid = uid_of(KIND, FIRST + number)
@@ -73,7 +73,7 @@ class Motor:
         self._reader = frames.FrameReader()
 
     def answer(self) -> bool:
-        """Answer what has come; False if the line has ended."""
+        """Answer received messages, and return False at the end of the line."""
         data = self.line.recv(4096)
         for message in self._reader.feed(data):
             if isinstance(message, SubReq):
@@ -92,19 +92,17 @@ class Motor:
         self._send(_REPORTS[self.number])
 
     def age(self) -> float | None:
-        """How old the last report was when it came into the buffer (ms); None if it is not there."""
+        """Return the age (ms) of the last report on arrival in the buffer, or None before that."""
         assert self.buffer is not None
-        # Looked at without the lock: a reader that takes it all the time is no reader that a robot
-        # has.
+        # Without the lock: no real reader would take it continuously.
         if self.buffer._updates.enc_pos != self.number:
             return None
         return float(self.buffer._header.update_stamp - self.sent) / 1e6
 
     def _send(self, data: bytes) -> None:
         self.frames += 1
-        with contextlib.suppress(
-            BlockingIOError
-        ):  # the robot does not read: a frame is lost, and counted as lost
+        # If the robot does not read, the frame is lost and counted as lost.
+        with contextlib.suppress(BlockingIOError):
             self.line.send(data)
 
 
@@ -125,23 +123,23 @@ class Crowd:
         self._ages: list[float] | None = None
 
     def play(self, seconds: float) -> None:
-        """Be the devices for a while."""
+        """Emulate the devices for some time (s)."""
         end = time.monotonic() + seconds
-        looked = 0.0
+        polled = 0.0
         while (now := time.monotonic()) < end:
             while self._due <= now:
                 self._turn(self._ring[self._next])
                 self._next = (self._next + 1) % len(self._ring)
                 self._due += PERIOD / len(self._ring)
-            if now - looked >= 0.001:
-                looked = now
+            if now - polled >= 0.001:
+                polled = now
                 for fd, _ in self._poll.poll(0):
                     if not self._motors[fd].answer():
                         self._poll.unregister(fd)
             time.sleep(max(0.0, min(self._due, end) - time.monotonic()))
 
     def measure(self, seconds: float) -> dict[str, object]:
-        """Count what arrives, after everybody is known."""
+        """Count sent and received frames for some time (s); all devices must be connected."""
         for motor in self._ring:
             motor.buffer = self._store.get_or_open(motor.uid, create=False)
             motor.sent = 0
@@ -155,7 +153,7 @@ class Crowd:
         return {"sent": sent, "arrived": arrived, "ages": ages}
 
     def _counted(self) -> tuple[int, int]:
-        """How many frames were sent so far, and how many of them the device process has counted; nothing is under way then."""
+        """Return the numbers of frames sent and received so far, with none in transit."""
         time.sleep(0.2)
         return (
             sum(motor.frames for motor in self._ring),
@@ -178,7 +176,7 @@ class Crowd:
 
 
 def main(port: int, count: int, prefix: str) -> None:
-    """Be the devices until somebody says stop, or says nothing any more."""
+    """Emulate devices until the command ``stop`` or the end of standard input."""
     with BufferStore(CATALOG, prefix, lock_timeout=0.01) as store:
         crowd = Crowd(port, count, store)
         os.set_blocking(0, False)

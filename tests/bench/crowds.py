@@ -1,4 +1,4 @@
-"""Figures of a device process with many devices: reports, idle lines, and writes while others report."""
+"""Benchmarks with many devices: reports, idle lines, and writes while other devices report."""
 
 import contextlib
 import json
@@ -22,14 +22,14 @@ IDLE_SECONDS = 20.0
 
 
 class Crowd:
-    """The process that plays many devices."""
+    """The process that emulates many devices."""
 
     def __init__(self, process: trio.Process) -> None:
         self._process = process
         self._rest = b""
 
     async def measure(self, seconds: float) -> dict[str, Any]:
-        """Have it count what arrives for so long."""
+        """Count frames for some time (s)."""
         assert self._process.stdin is not None
         await self._process.stdin.send_all(f"measure {seconds}\n".encode())
         answer: dict[str, Any] = json.loads(await self._line())
@@ -48,7 +48,7 @@ class Crowd:
 
 @contextlib.asynccontextmanager
 async def crowd_of(robot: Robot, count: int) -> AsyncIterator[Crowd]:
-    """So many devices, connected to a robot that has been started, until the end of the block."""
+    """Connect devices to a running robot until the end of the block."""
     process = await trio.lowlevel.open_process(
         [
             sys.executable,
@@ -70,7 +70,7 @@ async def crowd_of(robot: Robot, count: int) -> AsyncIterator[Crowd]:
 
 
 async def many(robot: Robot, count: int) -> list[Figure]:
-    """Many devices that report 25 times a second each."""
+    """Measure many devices that report at 25 Hz."""
     await robot.start()
     async with crowd_of(robot, count) as crowd:
         await crowd.measure(2.0)  # until it has settled
@@ -92,7 +92,7 @@ async def many(robot: Robot, count: int) -> list[Figure]:
 
 
 async def idle(robot: Robot, count: int) -> list[Figure]:
-    """Devices that are connected and not subscribed."""
+    """Measure connected devices without subscriptions."""
     await robot.start()
     async with crowd_of(robot, count):
         await robot.call("unsubscribe")
@@ -110,7 +110,7 @@ async def idle(robot: Robot, count: int) -> list[Figure]:
 
 
 async def busy_write(robot: Robot, count: int) -> list[Figure]:
-    """`Robot.write` to the wire while others report."""
+    """Measure `Robot.write` to the wire while other devices report."""
     write_program(robot)
     await robot.start()
     async with crowd_of(robot, BUSY):

@@ -1,4 +1,4 @@
-"""What a benchmark yields: figures with their bars, and how processes are looked at while they work."""
+"""Results of benchmarks, and the processor use of a process and of the machine."""
 
 import math
 import os
@@ -12,7 +12,7 @@ MS = 1000.0
 
 
 class Figure(msgspec.Struct):
-    """One measured figure and the bar that it has to stay under, or None for what is only said."""
+    """A measured value and the upper bound that it must not exceed, or None for no bound."""
 
     name: str
     value: float
@@ -30,7 +30,7 @@ def p99(values: Sequence[float]) -> float:
 
 
 class Work:
-    """How much of a core a process takes from now on, by /proc/PID/stat: all of its threads, user and system."""
+    """The share of a core that a process uses from now on, by /proc/PID/stat."""
 
     def __init__(self, pid: int) -> None:
         self._path = Path(f"/proc/{pid}/stat")
@@ -46,7 +46,7 @@ class Work:
 
 
 class Load:
-    """How much of the machine is taken by whatever runs, from now on: 1.0 is every core all the time."""
+    """The share of all cores that all processes use from now on."""
 
     def __init__(self) -> None:
         self._before = self._ticks()

@@ -1,7 +1,7 @@
-"""What this machine takes to wake a process that does nothing else: the floor under every latency that is measured here.
+"""The wake-up latency of a bare process on this machine: the lower bound of every measured latency.
 
-A child waits on a socket with trio and copies the byte that comes into shared memory; the parent
-sends it and looks.
+A child waits on a socket with trio and copies the received byte into shared memory; the parent
+sends it and polls the memory.
 """
 
 import mmap
@@ -16,7 +16,7 @@ import trio
 
 
 def wake(count: int, interval: float) -> float:
-    """The median time (ms) from a byte sent to the byte seen, one each ``interval`` seconds."""
+    """Return the median time (ms) from sending a byte to seeing it, one per ``interval`` (s)."""
     memory = mmap.mmap(-1, mmap.PAGESIZE)
     ours, theirs = socket.socketpair()
     pid = os.fork()

@@ -1,4 +1,4 @@
-"""How long one call can keep all others of a process waiting: the largest that are allowed, and larger ones."""
+"""Benchmark of how long one hostile call blocks all others of a process."""
 
 import tempfile
 from collections.abc import Iterator
@@ -17,14 +17,14 @@ from rt.config import Config
 from rt.remote import Handler, Service
 
 REPEATS = 5
-"""The fastest of so many counts: others are slow because of other processes."""
+"""The number of repetitions, of which the fastest counts: other processes slow down the rest."""
 
 _SKIPPED = {"lint"}
-"""It starts a process, whatever its arguments are."""
+"""Methods that start a process for any arguments."""
 
 
 def longest_steps() -> list[Figure]:
-    """The longest step of the event loop for each service, of all hostile calls of all its methods."""
+    """Measure the longest step of the event loop for each service, over all hostile calls."""
     log.configure(level="critical")
     with (
         tempfile.TemporaryDirectory() as folder,

@@ -1,4 +1,4 @@
-"""How soon a port that the kernel announces is tried."""
+"""Benchmark of the time from the kernel event of a port to the attempt to open it."""
 
 import errno
 import functools
@@ -23,12 +23,12 @@ BAR = 100.0
 
 
 def announce() -> None:
-    """Have the kernel say that the first serial port is there."""
+    """Make the kernel announce the first serial port."""
     UEVENT.write_text("add")
 
 
 def attempt() -> list[Figure]:
-    """From a real event of the kernel to the attempt to open the port; nothing where only root could have the kernel speak."""
+    """Measure from a kernel event to opening the port; return nothing without permission."""
     if not os.access(UEVENT, os.W_OK) or not Path(PORT).exists():
         return []
     with mock.patch.object(uevents, "UDEVD", Path("/nonexistent")):
@@ -57,8 +57,8 @@ async def _measure() -> list[float]:
                 await tried.receive()
                 for _ in range(RUNS):
                     await trio.sleep(0.1)
-                    said = time.monotonic()
+                    announced = time.monotonic()
                     announce()
-                    delays.append(await tried.receive() - said)
+                    delays.append(await tried.receive() - announced)
             nursery.cancel_scope.cancel()
     return delays

@@ -1,4 +1,4 @@
-"""What an idle robot costs before it did anything, and after each kind of activity."""
+"""Benchmark of an idle robot before and after each activity."""
 
 import trio
 from bench.figures import Figure
@@ -6,11 +6,11 @@ from support import activities, idle
 from support.robot import Robot
 
 SETTLED = 2.0
-"""Time (s) that what follows an activity may take."""
+"""Time (s) to settle after an activity."""
 
 
 async def idle_cost(robot: Robot, seconds: int) -> list[Figure]:
-    """Wake-ups, processor time and memory of all processes together, each measured for so long."""
+    """Measure wake-ups, processor time and memory of all processes, each for ``seconds``."""
     robot.write("studentcode.py", activities.PROGRAM)
     await robot.start()
     figures = await _measure(robot, "before any activity", seconds)

@@ -1,4 +1,4 @@
-"""Figures of the log: what a log call takes its caller, and whether one subscriber gets everything of a robot that says a lot."""
+"""Benchmarks of the log: the cost of a log call, and a subscriber of a robot that logs a lot."""
 
 import json
 import math
@@ -16,9 +16,9 @@ from rt.protocol.logevent import GapCounter
 
 CALLS = 20_000
 RATE = int(LINES.per_second)
-"""Lines a second: as many as a program may log for long."""
+"""Lines per second: as many as a program may log for long."""
 PERIOD = 0.05
-"""Of the main function that says them (s)."""
+"""The period (s) of the main function that prints them."""
 
 CALLER = """
 import json, statistics, sys, time
@@ -33,12 +33,12 @@ with open(sys.argv[1], "w") as stream:
         logger.info("the robot drives", source="print", mode="teleop", clock=12.345)
         times.append((time.perf_counter_ns() - began) / 1000)
         if number % 100 == 99:
-            time.sleep(0.002)  # whoever reads gets time to do so, as between two calls of the team's code
+            time.sleep(0.002)  # time for the reader, as between two calls of team code
 times.sort()
 print(json.dumps([statistics.median(times), times[int(len(times) * 0.99)]]))
 """
 
-TALKER = """
+PRINTER = """
 count = 0
 
 
@@ -51,7 +51,7 @@ def teleop_main():
 
 
 def log_call() -> list[Figure]:
-    """What a log call of a child takes, whose lines another process reads."""
+    """Measure a log call of a child whose lines another process reads."""
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as reader:
         assert reader.stdin is not None
         fd = reader.stdin.fileno()
@@ -70,8 +70,8 @@ def log_call() -> list[Figure]:
 
 
 async def many_lines(robot: Robot, seconds: int) -> list[Figure]:
-    """Team code that prints as much as it may, and one subscriber that counts what it gets."""
-    robot.write("studentcode.py", TALKER.format(burst=int(RATE * PERIOD)))
+    """Measure one subscriber while team code prints as much as it may."""
+    robot.write("studentcode.py", PRINTER.format(burst=int(RATE * PERIOD)))
     await robot.start()
     work = Work(robot.root())
     gaps = GapCounter()

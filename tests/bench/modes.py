@@ -1,4 +1,4 @@
-"""How fast a mode begins, and how fast a robot stops when it is told to while both cores are busy."""
+"""Benchmarks of the begin of a mode, and of stopping while both cores are busy."""
 
 import contextlib
 import os
@@ -16,13 +16,13 @@ from rt.protocol.message import DevDisable, Message
 
 DEVICES = 16
 STOPS = 10
-"""How many emergency stops are measured: each of them ends a robot."""
+"""The number of measured emergency stops, each of which ends a robot."""
 SERVICE = "executor-service"
 SPIN = "while True: pass"
 
 
 class Stamped(Device):
-    """A device that notes when it was disabled last."""
+    """A device that records when it was last disabled."""
 
     disabled_at = 0.0
 
@@ -49,13 +49,14 @@ def _setup(robot: Robot) -> list[Stamped]:
     )
     robot.write(
         "studentcode.py",
-        f"def autonomous_main():\n    for i in range(1, {DEVICES + 1}): Robot.write(f'm{{i}}', 'duty_cycle', 0.5)\n",
+        "def autonomous_main():\n"
+        f"    for i in range(1, {DEVICES + 1}): Robot.write(f'm{{i}}', 'duty_cycle', 0.5)\n",
     )
     return devices
 
 
 async def begin(robot: Robot, count: int) -> list[Figure]:
-    """From the call of a mode to the first DEV_WRITE of main, from idle and from another mode."""
+    """Measure from the call of a mode to the first DEV_WRITE of main."""
     from_idle, from_mode = [], []
     (device, *_) = _setup(robot)
     await robot.start()
@@ -91,7 +92,7 @@ async def begin(robot: Robot, count: int) -> list[Figure]:
 
 
 async def stop(robot: Robot, count: int) -> list[Figure]:
-    """From the call of idle or estop to the last DEV_DISABLE on the wire, with both cores busy."""
+    """Measure from idle or estop to the last DEV_DISABLE on the wire, with busy cores."""
     devices = _setup(robot)
     idle: list[float] = []
     estop: list[float] = []
@@ -104,7 +105,7 @@ async def stop(robot: Robot, count: int) -> list[Figure]:
         await robot.stop()
         for _ in range(STOPS):
             await robot.start()
-            await robot.connected(*devices)  # they come back by themselves
+            await robot.connected(*devices)  # they reconnect
             estop.append(await _stop(robot, devices, "estop"))
             await robot.wait()
     return [
@@ -136,7 +137,7 @@ async def stop(robot: Robot, count: int) -> list[Figure]:
 
 
 async def _stop(robot: Robot, devices: list[Stamped], method: str) -> float:
-    """Drive all devices, and stop them by a call; the time (ms) until the last of them has heard DEV_DISABLE."""
+    """Drive all devices, stop them, and return the time (ms) until the last DEV_DISABLE."""
     async with robot.client() as client:
         since = [len(device.messages) for device in devices]
         await client.issue_call("auto", address=SERVICE)
@@ -153,13 +154,10 @@ async def _stop(robot: Robot, devices: list[Stamped], method: str) -> float:
 
 @contextlib.contextmanager
 def _busy() -> Iterator[None]:
-    """Keep both cores busy, and let this process run when it has to.
-
-    What is measured is when a frame is on the wire, and not when this process gets to read it.
-    """
+    """Keep both cores busy, without a delay for this process, which would add to the result."""
     with contextlib.suppress(PermissionError):
         os.sched_setscheduler(0, os.SCHED_RR | os.SCHED_RESET_ON_FORK, os.sched_param(1))
-    # Sessions of their own: the kernel shares the processor between sessions first (sched(7), autogroup).
+    # In sessions of their own, because the kernel shares the processor between sessions first.
     spinners = [
         subprocess.Popen([sys.executable, "-c", SPIN], start_new_session=True) for _ in range(2)
     ]

@@ -1,7 +1,7 @@
-"""`just bench`: what a robot takes, measured on whole robots with emulated devices, as a table and as bench.json.
+"""`just bench`: benchmarks of whole robots with emulated devices, as a table and as bench.json.
 
-Every figure is a median, a p99 or the worst of several runs; measure on an otherwise idle machine.
-The figures of the executable are measured on dist/rt if it is there.
+Every value is a median, a p99 or the worst of several runs; measure on an otherwise idle machine.
+The executable is measured if dist/rt exists.
 """
 
 import json
@@ -18,7 +18,17 @@ import trio
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from bench import buffers, calls, crowds, hostile_costs, hotplug, idle_costs, logs, modes, whole  # noqa: E402 - found by the line above
+from bench import (  # noqa: E402 - found by the line above
+    buffers,
+    calls,
+    crowds,
+    hostile_costs,
+    hotplug,
+    idle_costs,
+    logs,
+    modes,
+    whole,
+)
 from bench.figures import Figure  # noqa: E402
 from support.robot import Robot  # noqa: E402
 
@@ -41,12 +51,12 @@ ON_ROBOTS: dict[str, tuple[Measure, int]] = {
     "executor": (whole.kill_executor, 20),
     "device": (whole.kill_device_process, 7),
 }
-"""The measurements that are done on a robot of their own, with how often, or with how many devices."""
+"""The benchmarks with a robot each, with the number of runs or devices."""
 NAMES = ("buffer", "hotplug", "log-call", "hostile", *ON_ROBOTS, "executable")
 
 
 async def measure_on_robot(name: str) -> list[Figure]:
-    """Run one measurement on a robot of its own."""
+    """Run one benchmark on a new robot."""
     function, count = ON_ROBOTS[name]
     folder = Path(tempfile.mkdtemp(prefix="rt-"))
     figures: list[Figure] = []
@@ -61,7 +71,7 @@ async def measure_on_robot(name: str) -> list[Figure]:
 
 
 def measure(name: str) -> list[Figure]:
-    """Run one measurement; nothing if what it measures is not there."""
+    """Run one benchmark; return nothing if its subject is missing."""
     if name == "buffer":
         return buffers.operations()
     if name == "hotplug":
@@ -83,13 +93,13 @@ def show(figures: list[Figure]) -> None:
 
     table = Table("figure", "value", "bar", "runs", "")
     for figure in figures:
-        mark = "[green]holds[/green]" if figure.holds else "[red]misses[/red]"
+        status = "[green]holds[/green]" if figure.holds else "[red]misses[/red]"
         table.add_row(
             figure.name,
             f"{figure.value:.3g} {figure.unit}",
             "" if figure.bar is None else f"{figure.bar:g}",
             str(figure.runs),
-            mark,
+            status,
         )
     Console(width=shutil.get_terminal_size((120, 24)).columns).print(table)
 
@@ -98,7 +108,7 @@ def show(figures: list[Figure]) -> None:
 @click.argument("names", nargs=-1, type=click.Choice(NAMES))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the table.")
 def main(names: tuple[str, ...], *, as_json: bool) -> None:
-    """Measure what is named, or everything."""
+    """Run the named benchmarks, or all."""
     figures: list[Figure] = []
     for name in names or NAMES:
         click.echo(f"measuring: {name}", err=True)

@@ -1,4 +1,4 @@
-"""Figures of whole robots: latencies from the team's code to the wire and back, crashes, start and stop, the executable."""
+"""Benchmarks of whole robots: latencies, crashes, start and stop, and the executable."""
 
 import os
 import select
@@ -43,7 +43,7 @@ _SO_TIMESTAMPNS = 35
 
 
 class HandDevice:
-    """A motor on a TCP line that is played without an event loop, so that nothing but the robot is measured."""
+    """A motor on a TCP line without an event loop, so that only the robot is measured."""
 
     def __init__(self, robot: Robot) -> None:
         self._robot = robot
@@ -53,15 +53,15 @@ class HandDevice:
         self.line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.line.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
         self.arrived = 0
-        """When the last bytes arrived by the kernel's stamp, on the monotonic clock (ns): not when this process woke up."""
+        """When the last bytes arrived: the stamp of the kernel, on the monotonic clock (ns)."""
 
     async def connect(self) -> None:
-        """Play it until the robot knows it."""
+        """Emulate the motor until the robot has connected it."""
         await self.meanwhile(self._robot.logged("device connected", uid=str(self.device.uid)))
         self.play(0.5)
 
     async def meanwhile(self, doing: Awaitable[object]) -> None:
-        """Play it while something else is done: a device that answers nothing for 2 s is lost."""
+        """Emulate the motor while awaiting something: without answers for 2 s it would be lost."""
 
         async def play_on() -> None:
             while True:
@@ -74,7 +74,7 @@ class HandDevice:
             nursery.cancel_scope.cancel()
 
     def play(self, seconds: float) -> None:
-        """Answer what comes for a while; subscriptions are not served, so that the line is idle."""
+        """Answer messages for some time (s); subscriptions are ignored, so the line is idle."""
         end = time.monotonic() + seconds
         while True:
             left = max(0.0, end - time.monotonic())
@@ -93,7 +93,7 @@ class HandDevice:
 
 
 async def writes(robot: Robot, count: int) -> list[float]:
-    """`Robot.write` in the team's code to DEV_WRITE at an idle device (ms), so many times; the robot has been started."""
+    """Return times (ms) from `Robot.write` to DEV_WRITE at an idle device of a running robot."""
     path = robot.folder / "stamps"
     motor = HandDevice(robot)
     await motor.connect()
@@ -117,12 +117,12 @@ async def writes(robot: Robot, count: int) -> list[float]:
 
 
 def write_program(robot: Robot) -> None:
-    """Give the robot the program that writes, before it is started."""
+    """Write the program of the robot, before it starts."""
     robot.write("studentcode.py", WRITER.format(path=str(robot.folder / "stamps")))
 
 
 async def write_to_wire(robot: Robot, count: int) -> list[Figure]:
-    """`Robot.write` to the wire with nothing else to do."""
+    """Measure `Robot.write` to the wire in an otherwise idle robot."""
     write_program(robot)
     await robot.start()
     latencies = await writes(robot, count)
@@ -135,7 +135,7 @@ async def write_to_wire(robot: Robot, count: int) -> list[Figure]:
 
 
 async def _data_to_reader(robot: Robot, count: int, interval: float) -> list[float]:
-    """DEV_DATA sent by a device until another process sees the value (ms). This process is the device and the reader."""
+    """Return times (ms) from DEV_DATA of a device to its value in this process."""
     await robot.start()
     motor = HandDevice(robot)
     await motor.connect()
@@ -154,8 +154,7 @@ async def _data_to_reader(robot: Robot, count: int, interval: float) -> list[flo
             frame = frames.encode(DevData(*motor.device.peripheral.pack(values_sent)))
             began = time.perf_counter()
             motor.line.sendall(frame)
-            # Looked at without the lock: a reader that takes it all the time is no reader that a
-            # robot has.
+            # Without the lock: no real reader would take it continuously.
             while values.enc_pos != number:
                 if time.perf_counter() - began > 5:
                     raise DeviceBufferError(f"the value {number} never came: {buffer.counters}")
@@ -168,13 +167,13 @@ async def _data_to_reader(robot: Robot, count: int, interval: float) -> list[flo
 
 
 def _floor(count: int) -> float:
-    """Measured in a process of its own: a fork of this one would find itself inside an event loop."""
+    """Measure the floor in a new process: a fork of this one would be in an event loop."""
     command = [sys.executable, "-P", str(Path(__file__).with_name("floor.py")), str(count)]
     return float(subprocess.run(command, check=True, capture_output=True).stdout)
 
 
 async def data_to_reader(robot: Robot, count: int) -> list[Figure]:
-    """The same for frames that follow one another closely, and at the rate at which one device reports."""
+    """Measure DEV_DATA to a reader, for frames each ms and at the rate of one device."""
     busy = await _data_to_reader(robot, count, 0.001)
     alone = statistics.median(await _data_to_reader(robot, count // 4, 0.04))
     floor = await trio.to_thread.run_sync(_floor, count // 4)
@@ -204,7 +203,7 @@ async def data_to_reader(robot: Robot, count: int) -> list[Figure]:
 
 
 async def kill_executor(robot: Robot, count: int) -> list[Figure]:
-    """kill -9 of the executor while it drives, until every device has been told to stop, and until it is ready again."""
+    """Measure from kill -9 of a driving executor to DEV_DISABLE, and until it is ready again."""
     devices = [Device("polar-bear", number) for number in range(1, 5)]
     await robot.start()
     for device in devices:
@@ -217,7 +216,7 @@ async def kill_executor(robot: Robot, count: int) -> list[Figure]:
             await robot.call("teleop")
             since = [len(device.messages) for device in devices]
             await devices[0].written(duty_cycle=0.5, since=since[0])
-            await trio.sleep(2.2)  # a child that is healthy for so long is started again at once
+            await trio.sleep(2.2)  # resets the backoff of the child
             since = [len(device.messages) for device in devices]
             began = time.perf_counter()
             os.kill(robot.child("executor"), signal.SIGKILL)
@@ -248,7 +247,7 @@ async def kill_executor(robot: Robot, count: int) -> list[Figure]:
 
 
 async def kill_device_process(robot: Robot, count: int) -> list[Figure]:
-    """kill -9 of the device process until it is ready and has found all devices again."""
+    """Measure from kill -9 of the device process until it has found all devices again."""
     devices = [Device("polar-bear", number) for number in range(1, 5)]
     await robot.start()
     for device in devices:
@@ -275,7 +274,7 @@ async def kill_device_process(robot: Robot, count: int) -> list[Figure]:
 
 
 async def start_and_stop(robot: Robot, count: int) -> list[Figure]:
-    """Start until ready, SIGTERM until the exit, and kill -9 of the root until no process is left."""
+    """Measure start to ready, SIGTERM to exit, and kill -9 of the root to no process left."""
     starts, stops, gone = [], [], []
     for _ in range(count):
         began = time.perf_counter()
@@ -307,7 +306,7 @@ async def start_and_stop(robot: Robot, count: int) -> list[Figure]:
 
 
 def executable(path: Path, count: int) -> list[Figure]:
-    """The executable's size and start."""
+    """Measure the size and start of the executable."""
     times = []
     for _ in range(count):
         began = time.perf_counter()

@@ -1,4 +1,4 @@
-"""What the broker says of those who may reach the robot."""
+"""Reports of who may reach the robot from the network."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from rt.remote import DatagramNode, Handler, Service, VerifyingNode
 
 
 def made(tmp_path: Path, **options: object) -> tuple[Access, list[structlog.typing.EventDict]]:
-    """The access of a robot with such options, and what it says at the start."""
+    """Return the access of a robot with some options, and its log events at the start."""
     config = msgspec.structs.replace(Config(), **options).resolved(tmp_path)
     authenticator = Authenticator(
         Keyring(tmp_path / "keys"), insecure=config.insecure, context=zmq.Context.instance()
@@ -28,7 +28,7 @@ def made(tmp_path: Path, **options: object) -> tuple[Access, list[structlog.typi
     return access, logs
 
 
-async def test_a_robot_of_this_machine_says_nothing(tmp_path: Path) -> None:
+async def test_local_robot_logs_nothing(tmp_path: Path) -> None:
     access, logs = made(tmp_path)
     assert logs == []
     assert access.report().network == []
@@ -43,22 +43,22 @@ async def test_a_robot_of_this_machine_says_nothing(tmp_path: Path) -> None:
         ({"update_addr": "udp://localhost:6003", "bind": "0.0.0.0"}, False),
     ],
 )
-async def test_updates_that_leave_the_machine_are_said(
+async def test_updates_that_leave_the_machine_are_logged(
     tmp_path: Path, options: dict[str, str], leaves: bool
 ) -> None:
     _, logs = made(tmp_path, **options)
-    assert any("device updates go to the network" in entry["event"] for entry in logs) == leaves
+    assert any(entry["event"] == "device updates sent to the network" for entry in logs) == leaves
 
 
-async def test_an_insecure_robot_warns(tmp_path: Path) -> None:
+async def test_insecure_robot_warns(tmp_path: Path) -> None:
     access, logs = made(tmp_path, bind="0.0.0.0", insecure=True)
     assert [entry["event"] for entry in logs if entry["log_level"] == "warning"] == [
-        "the robot is open to the network without keys (insecure): whoever reaches it can drive it"
+        "robot open to the network without keys (insecure)"
     ]
     assert access.report().insecure
 
 
-async def test_the_report_counts_datagrams(tmp_path: Path) -> None:
+async def test_report_counts_datagrams(tmp_path: Path) -> None:
     Keyring(tmp_path / "keys").new("blue")
     access, logs = made(tmp_path, bind="0.0.0.0")
     assert [entry["stations"] for entry in logs if "stations" in entry] == [["blue"]]
@@ -73,7 +73,7 @@ async def test_the_report_counts_datagrams(tmp_path: Path) -> None:
             await nursery.start(service.run)
             async with DatagramNode("127.0.0.1", node._node.port, bind=False) as air:
                 await air.send(b"", b"plain")
-                while not access.report().datagrams["unsigned"]:  # noqa: ASYNC110 - a counter rings no bell
+                while not access.report().datagrams["unsigned"]:  # noqa: ASYNC110 - a counter
                     await trio.sleep(0.01)
             nursery.cancel_scope.cancel()
     assert access.report().stations == ["blue"]

@@ -1,4 +1,4 @@
-"""The broker's service: what can be called, and with what."""
+"""The methods of the broker's service and their arguments."""
 
 from pathlib import Path
 from typing import Any
@@ -29,12 +29,12 @@ def broker(feed: GamepadFeed, tmp_path: Path) -> Broker:
     return Broker(Config(), feed, dict, state=tmp_path / "state", directory=tmp_path)
 
 
-def test_the_buttons_are_the_bool_parameters_in_their_order(broker: Broker) -> None:
+def test_buttons_are_the_bool_parameters_in_order(broker: Broker) -> None:
     names = [param.name for param in broker.button_params]
     assert (names[0], names[-1], len(names)) == ("button_a", "button_xbox", 17)
 
 
-def test_the_methods_are_described_with_their_types(broker: Broker) -> None:
+def test_methods_are_described_with_their_types(broker: Broker) -> None:
     described = broker.describe()
     methods = {
         "get_option",
@@ -52,7 +52,7 @@ def test_the_methods_are_described_with_their_types(broker: Broker) -> None:
 
 
 @pytest.mark.parametrize(
-    ("update", "said"),
+    ("update", "message"),
     [
         ({"4": NEUTRAL}, "no gamepad '4'; expected '0' to '3'"),
         ({"-1": NEUTRAL}, "no gamepad '-1'"),
@@ -64,15 +64,15 @@ def test_the_methods_are_described_with_their_types(broker: Broker) -> None:
         ({"0": {"lx": 0.0}}, "missing"),
     ],
 )
-def test_a_gamepad_or_button_that_is_not_there_is_refused(
-    broker: Broker, feed: GamepadFeed, update: dict[str, Any], said: str
+def test_unknown_gamepad_button_or_bad_value_is_refused(
+    broker: Broker, feed: GamepadFeed, update: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(RemoteProtocolError, match=said.replace("(", r"\(")):
+    with pytest.raises(RemoteProtocolError, match=message.replace("(", r"\(")):
         broker.update_gamepads(update)
     assert feed.updates == 0
 
 
-async def test_a_stamp_is_checked_as_it_comes(broker: Broker, feed: GamepadFeed) -> None:
+async def test_stamp_is_checked(broker: Broker, feed: GamepadFeed) -> None:
     call = broker.routes()["update_gamepads"]
     call.method(*call.bind([{"0": NEUTRAL}, {"station": "x", "seq": 1, "time": 5.0}]))
     with pytest.raises(RemoteProtocolError, match="sent twice"):
@@ -83,7 +83,7 @@ async def test_a_stamp_is_checked_as_it_comes(broker: Broker, feed: GamepadFeed)
     assert (feed.updates, feed.stamps.refused) == (2, 1)
 
 
-async def test_the_code_is_linted_with_the_robots_options(broker: Broker, tmp_path: Path) -> None:
+async def test_code_is_linted_with_the_options_of_the_robot(broker: Broker, tmp_path: Path) -> None:
     write(tmp_path, {"studentcode.py": "def teleop_main():\n    Robot.get('mtor', 'duty_cycle')\n"})
     found = await broker.lint()
     raw = msgspec.to_builtins(found)
@@ -92,15 +92,15 @@ async def test_the_code_is_linted_with_the_robots_options(broker: Broker, tmp_pa
     ]
 
 
-async def test_one_is_linted_one_waits_and_a_third_is_refused(
+async def test_third_concurrent_lint_is_refused(
     broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begun, go_on = trio.Event(), trio.Event()
+    begun, finish = trio.Event(), trio.Event()
     found = [record("warning", "x.py", "x", "RT000", "x")]
 
     async def slow(*_: object, **__: object) -> list[Record]:
         begun.set()
-        await go_on.wait()
+        await finish.wait()
         return found
 
     monkeypatch.setattr(runner, "run_lint", slow)
@@ -114,7 +114,7 @@ async def test_one_is_linted_one_waits_and_a_third_is_refused(
         await begun.wait()
         nursery.start_soon(ask)
         await trio.testing.wait_all_tasks_blocked()
-        with pytest.raises(ExecutionError, match="ask later"):
+        with pytest.raises(ExecutionError, match="ask again later"):
             await broker.lint()
-        go_on.set()
+        finish.set()
     assert answers == [found, found]

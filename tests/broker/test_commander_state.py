@@ -1,4 +1,4 @@
-"""One station in control at a time: who is accepted, who is refused, and how control changes hands."""
+"""One station in control at a time: accepted and refused senders, and changes of control."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,14 +13,14 @@ OTHER = Sender(host="10.0.0.4", line="10.0.0.4:5000")
 
 
 def sends(arbiter: Arbiter, sender: Sender, now: float) -> bool:
-    """Whether an update is accepted."""
+    """Return whether an update is accepted."""
     if arbiter.check(sender, now) is not None:
         return False
     arbiter.accept(sender, now)
     return True
 
 
-def test_the_first_that_sends_is_in_control_and_others_are_refused() -> None:
+def test_first_sender_has_control_and_others_are_refused() -> None:
     arbiter = Arbiter()
     assert sends(arbiter, PLAIN, 0.0)
     for number in range(100):
@@ -31,18 +31,18 @@ def test_the_first_that_sends_is_in_control_and_others_are_refused() -> None:
     assert (contender.sender, contender.refused, arbiter.refused) == (OTHER, 100, 100)
 
 
-def test_the_refusal_names_both_and_the_remedy() -> None:
+def test_refusal_names_both_stations_and_the_remedy() -> None:
     arbiter = Arbiter()
     sends(arbiter, BLUE, 0.0)
     refusal = arbiter.check(RED, 0.1)
     assert refusal is not None
     assert refusal.sentence == (
-        "blue has control of the robot, not red; `rt call take_control` at that station, or `rt call take_control red` at"
-        " the robot, takes it over"
+        "blue has control of the robot, not red; `rt call take_control` at that station, or"
+        " `rt call take_control red` at the robot, takes it over"
     )
 
 
-def test_the_next_one_takes_control_when_the_one_in_control_is_silent() -> None:
+def test_another_sender_takes_control_after_silence() -> None:
     arbiter = Arbiter()
     sends(arbiter, BLUE, 0.0)
     assert not sends(arbiter, RED, HANDOVER - 0.01)
@@ -50,7 +50,7 @@ def test_the_next_one_takes_control_when_the_one_in_control_is_silent() -> None:
     assert not sends(arbiter, BLUE, HANDOVER + 0.1)
 
 
-def test_refused_updates_do_not_keep_control_or_give_it() -> None:
+def test_refused_updates_neither_keep_nor_give_control() -> None:
     arbiter = Arbiter()
     sends(arbiter, BLUE, 0.0)
     for number in range(1, 50):
@@ -59,7 +59,7 @@ def test_refused_updates_do_not_keep_control_or_give_it() -> None:
     assert arbiter.commander(HANDOVER) is None
 
 
-def test_a_restarted_station_is_the_same_driver() -> None:
+def test_restarted_station_is_the_same_driver() -> None:
     for before, after in (
         (BLUE, Sender(key="blue", host="10.0.0.9", line="10.0.0.9:1", run="b2")),
         (PLAIN, Sender(host="10.0.0.3", line="10.0.0.3:6000")),
@@ -81,7 +81,7 @@ def test_two_programs_with_one_key_are_not_a_restart() -> None:
     assert sends(arbiter, copy, 0.9 + HANDOVER)
 
 
-def test_two_stations_of_one_address_are_told_apart() -> None:
+def test_two_stations_at_one_address_are_distinguished() -> None:
     arbiter = Arbiter()
     first = Sender(host="127.0.0.1", line="127.0.0.1:1")
     second = Sender(host="127.0.0.1", line="127.0.0.1:2")
@@ -106,7 +106,7 @@ def test_equal_run_ids_at_different_addresses_are_different_stations() -> None:
     assert not sends(arbiter, Sender(host="2", line="2:1", run="driver"), 0.1)
 
 
-def test_a_take_over_gives_control_at_once() -> None:
+def test_take_over_gives_control_at_once() -> None:
     arbiter = Arbiter()
     sends(arbiter, BLUE, 0.0)
     assert not sends(arbiter, RED, 0.1)
@@ -115,7 +115,7 @@ def test_a_take_over_gives_control_at_once() -> None:
     assert sends(arbiter, RED, 0.22)
 
 
-def test_a_take_over_before_the_first_update_waits_for_the_station() -> None:
+def test_take_over_before_the_first_update_waits_for_the_station() -> None:
     arbiter = Arbiter()
     sends(arbiter, BLUE, 0.0)
     arbiter.take(Sender(key="red"), 0.1)
@@ -125,14 +125,14 @@ def test_a_take_over_before_the_first_update_waits_for_the_station() -> None:
     assert not sends(arbiter, copy, 0.31)
 
 
-def test_a_station_that_never_sends_does_not_keep_what_it_took() -> None:
+def test_station_that_never_sends_loses_control() -> None:
     arbiter = Arbiter()
     arbiter.take(Sender(key="red"), 0.0)
     assert not sends(arbiter, BLUE, HANDOVER - 0.1)
     assert sends(arbiter, BLUE, HANDOVER)
 
 
-def test_released_control_goes_to_another_one_first() -> None:
+def test_released_control_goes_to_another_sender_first() -> None:
     arbiter = Arbiter()
     sends(arbiter, BLUE, 0.0)
     assert arbiter.release(0.1) == BLUE
@@ -181,7 +181,7 @@ SENDERS = st.sampled_from(
     )
 )
 def test_two_senders_never_mix(steps: list[tuple[str, Sender, float]]) -> None:
-    """Between accepted updates of two senders lies a silence, a take-over or a release."""
+    """A silence, a take-over or a release separates accepted updates of two senders."""
     arbiter, now = Arbiter(), 0.0
     last: tuple[Sender, float] | None = None
     for step, sender, pause in steps:

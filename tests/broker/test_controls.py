@@ -1,4 +1,4 @@
-"""Gamepads by datagram and by call: what a station is told while another one has control."""
+"""Gamepad updates by datagram and by call, and the refusal notices that stations receive."""
 
 import contextlib
 import secrets
@@ -28,7 +28,7 @@ PATIENCE = 30.0
 
 @dataclass
 class Served:
-    """A broker that serves, and where."""
+    """A running broker and its addresses."""
 
     feed: GamepadFeed
     ring: Keyring
@@ -40,7 +40,7 @@ class Served:
         return self.node._node.port
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait for something that the broker counts."""
+        """Wait for a condition on the broker's state."""
         with trio.fail_after(PATIENCE):
             while not condition():  # noqa: ASYNC110 - counters send no events
                 await trio.sleep(0.01)
@@ -49,7 +49,7 @@ class Served:
     async def station(
         self, name: str | None = None, state: GamepadState = NEUTRAL
     ) -> AsyncIterator[StationNode]:
-        """A station that sends for as long as the block lasts."""
+        """Run a station that sends within the block."""
         bundle = self.ring.new(name) if name else None
         self.ring.refresh()
         node = StationNode("127.0.0.1", self.port, bundle)
@@ -99,7 +99,7 @@ async def served(tmp_path: Path, nursery: trio.Nursery) -> Served:
 
 
 @pytest.mark.parametrize("names", [("blue", "red"), (None, None), ("blue", None), (None, "red")])
-async def test_a_refused_station_is_told_who_has_control_and_takes_over(
+async def test_refused_station_receives_a_notice_and_takes_over(
     served: Served, names: tuple[str | None, str | None]
 ) -> None:
     driving = served.feed.driving
@@ -118,7 +118,7 @@ async def test_a_refused_station_is_told_who_has_control_and_takes_over(
                 assert second.refused.you == names[1]
 
 
-async def test_a_refused_datagram_draws_one_short_notice_a_second(served: Served) -> None:
+async def test_refused_datagrams_draw_one_short_notice_per_second(served: Served) -> None:
     update = encode_gamepads({0: NEUTRAL})
     async with (
         DatagramNode("127.0.0.1", served.port, bind=False) as first,
@@ -150,19 +150,19 @@ async def test_forged_sources_draw_a_bounded_number_of_notices(
         DatagramNode("127.0.0.1", 0, bind=True), Keyring(tmp_path / "keys"), required=False
     )
     controls.answer_through(node)
-    told: list[bytes] = []
-    monkeypatch.setattr(node, "send_refusal_notice", lambda source, _: told.append(source))
+    notified: list[bytes] = []
+    monkeypatch.setattr(node, "send_refusal_notice", lambda source, _: notified.append(source))
     update = {"0": {"lx": 0.0, "ly": 0.0, "rx": 0.0, "ry": 0.0, "btn": 0}}
     for second in range(3):
         for number in range(1000):
             set_caller(Caller(SourceAddress(f"10.0.{second}.1:{number}".encode())))
             controls.update_gamepads(update)
-        assert len(told) == NOTICES_PER_SECOND * (second + 1)
+        assert len(notified) == NOTICES_PER_SECOND * (second + 1)
         await trio.sleep(1.0)
     assert len(controls._notified) <= 256
 
 
-async def test_a_refused_call_is_answered_with_the_sentence(served: Served) -> None:
+async def test_refused_call_is_answered_with_the_reason(served: Served) -> None:
     state = {"lx": 0.0, "ly": 0.0, "rx": 0.0, "ry": 0.0, "btn": 0}
     async with served.station("blue"), served.caller() as user:
         await served.until(lambda: served.feed.driving.is_live)
@@ -180,7 +180,7 @@ async def test_a_refused_call_is_answered_with_the_sentence(served: Served) -> N
         assert served.feed.driving.is_live
 
 
-async def test_one_run_may_change_from_calls_to_datagrams(served: Served) -> None:
+async def test_one_run_may_mix_calls_and_datagrams(served: Served) -> None:
     state = {"lx": 0.0, "ly": 0.0, "rx": 0.0, "ry": 0.0, "btn": 0}
     async with served.caller() as user, DatagramNode("127.0.0.1", served.port, bind=False) as node:
         await user.call.update_gamepads({"0": state}, {"station": "run", "seq": 1})

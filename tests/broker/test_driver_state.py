@@ -1,4 +1,4 @@
-"""When the driver is live: only after the sticks have been at rest, and never through silence."""
+"""The states of the driver: live only after the sticks were at rest, and until silence."""
 
 import math
 
@@ -22,7 +22,7 @@ def driven() -> Driver:
     return driver
 
 
-def test_rest_is_every_axis_near_zero_and_no_button() -> None:
+def test_at_rest_means_small_deflections_and_no_button() -> None:
     assert is_at_rest(NEUTRAL)
     assert is_at_rest(WORN)
     for field in ("lx", "ly", "rx", "ry"):
@@ -32,7 +32,7 @@ def test_rest_is_every_axis_near_zero_and_no_button() -> None:
 
 
 @pytest.mark.parametrize("held", [PUSHED, PRESSED])
-def test_a_driver_that_begins_with_a_held_control_waits_for_rest(held: GamepadState) -> None:
+def test_driver_with_a_held_control_waits_for_rest(held: GamepadState) -> None:
     driver = Driver()
     assert (driver.state, driver.deadline) == (State.ABSENT, math.inf)
     for number in range(10):
@@ -43,7 +43,7 @@ def test_a_driver_that_begins_with_a_held_control_waits_for_rest(held: GamepadSt
     assert driver.state is State.LIVE
 
 
-def test_silence_ends_a_driver_until_the_sticks_were_at_rest() -> None:
+def test_silent_driver_is_not_live_until_sticks_were_at_rest() -> None:
     driver = driven()
     driver.update({0: PUSHED}, 0.02)
     assert driver.deadline == 0.02 + SILENCE
@@ -57,13 +57,13 @@ def test_silence_ends_a_driver_until_the_sticks_were_at_rest() -> None:
     assert driver.is_live
 
 
-def test_silence_counts_although_no_tick_came_before_the_next_update() -> None:
+def test_silence_counts_without_a_tick_before_the_next_update() -> None:
     driver = driven()
     driver.update({0: PUSHED}, SILENCE)
     assert driver.state is State.WAITING
 
 
-def test_gaps_shorter_than_the_silence_are_no_alarm() -> None:
+def test_gaps_shorter_than_the_silence_change_nothing() -> None:
     driver = driven()
     for number in range(1, 50):
         driver.tick(number * 0.45 - 0.01)
@@ -71,7 +71,7 @@ def test_gaps_shorter_than_the_silence_are_no_alarm() -> None:
         assert driver.is_live
 
 
-def test_an_update_without_gamepads_is_no_sign_of_life() -> None:
+def test_update_without_gamepads_does_not_end_silence() -> None:
     driver = driven()
     driver.update({}, SILENCE - 0.1)
     driver.tick(SILENCE)
@@ -80,7 +80,7 @@ def test_an_update_without_gamepads_is_no_sign_of_life() -> None:
     assert driver.state is State.SILENT
 
 
-def test_a_gamepad_of_several_that_falls_silent_leaves_the_driver_live() -> None:
+def test_one_silent_gamepad_of_several_leaves_the_driver_live() -> None:
     driver = driven()
     driver.update({0: PUSHED, 1: NEUTRAL}, 0.1)
     for number in range(1, 50):
@@ -92,7 +92,7 @@ def test_a_gamepad_of_several_that_falls_silent_leaves_the_driver_live() -> None
     assert driver.is_live, "gamepad 0 reads neutral since it is silent"
 
 
-def test_a_second_gamepad_that_joins_with_a_deflected_stick_stops_motion() -> None:
+def test_gamepad_that_joins_with_a_deflected_stick_stops_motion() -> None:
     driver = driven()
     driver.update({0: PUSHED, 1: PUSHED}, 0.02)
     assert driver.state is State.WAITING
@@ -110,7 +110,7 @@ def test_gamepad_1_alone_is_a_driver() -> None:
     assert driver.is_live
 
 
-def test_a_mode_that_begins_with_a_deflected_stick_waits_for_rest() -> None:
+def test_mode_that_begins_with_a_deflected_stick_waits_for_rest() -> None:
     driver = driven()
     driver.begin(0.01)
     assert driver.is_live
@@ -121,7 +121,7 @@ def test_a_mode_that_begins_with_a_deflected_stick_waits_for_rest() -> None:
     assert driver.state is State.WAITING
 
 
-def test_a_driver_that_leaves_has_to_be_at_rest_again() -> None:
+def test_reset_driver_must_be_at_rest_again() -> None:
     driver = driven()
     driver.reset()
     assert (driver.state, driver.deadline) == (State.ABSENT, math.inf)
@@ -133,7 +133,7 @@ def test_a_driver_that_leaves_has_to_be_at_rest_again() -> None:
 
 STEPS = st.lists(
     st.tuples(
-        st.sampled_from(("update", "tick", "begin", "leave")),
+        st.sampled_from(("update", "tick", "begin", "reset")),
         st.dictionaries(
             st.integers(0, 3), st.sampled_from((NEUTRAL, PUSHED, PRESSED, WORN)), max_size=3
         ),
@@ -143,18 +143,18 @@ STEPS = st.lists(
 
 
 @given(STEPS)
-def test_a_live_driver_has_been_heard_lately_and_was_at_rest_since_it_was_not_live(
+def test_live_driver_sent_recently_and_was_at_rest_before(
     steps: list[tuple[str, dict[int, GamepadState], float]],
 ) -> None:
-    driver, now, heard = Driver(), 0.0, -math.inf
+    driver, now, last_update = Driver(), 0.0, -math.inf
     values: dict[int, tuple[float, GamepadState]] = {}
     for step, states, pause in steps:
         now += pause
-        was_live = driver.is_live and now < heard + SILENCE
+        was_live = driver.is_live and now < last_update + SILENCE
         if step == "update":
             driver.update(states, now)
             if states:
-                heard = now
+                last_update = now
                 values |= {index: (now, state) for index, state in states.items()}
         elif step == "tick":
             driver.tick(now)
@@ -169,7 +169,7 @@ def test_a_live_driver_has_been_heard_lately_and_was_at_rest_since_it_was_not_li
             if now < when + SILENCE and not is_at_rest(state)
         ]
         if driver.is_live:
-            assert now < heard + SILENCE
+            assert now < last_update + SILENCE
             assert was_live or not held
         assert driver.is_present == (driver.deadline < math.inf)
         if driver.is_present:

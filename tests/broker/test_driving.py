@@ -1,4 +1,4 @@
-"""The broker's side of driving: what counts as a sign of life, who is refused and told, and whom the root hears of it."""
+"""The driver in the broker: accepted updates, refused stations, listeners and log events."""
 
 import contextlib
 import itertools
@@ -41,11 +41,11 @@ def feed() -> GamepadFeed:
 
 
 @pytest.fixture
-def heard(feed: GamepadFeed) -> list[tuple[bool, str]]:
-    """What a listener is told."""
-    told: list[tuple[bool, str]] = []
-    feed.driving.listen(lambda live, reason: told.append((live, reason)))
-    return told
+def changes(feed: GamepadFeed) -> list[tuple[bool, str]]:
+    """The changes that a listener receives."""
+    received: list[tuple[bool, str]] = []
+    feed.driving.listen(lambda live, reason: received.append((live, reason)))
+    return received
 
 
 def stick(feed: GamepadFeed, index: int = 0) -> float:
@@ -53,9 +53,9 @@ def stick(feed: GamepadFeed, index: int = 0) -> float:
     return float(buffer.get("joystick_left_y")) if buffer.valid else 0.0
 
 
-async def test_a_driver_that_falls_silent_is_reported_after_the_silence_and_not_before(
+async def test_silent_driver_is_reported_exactly_after_the_silence(
     feed: GamepadFeed,
-    heard: list[tuple[bool, str]],
+    changes: list[tuple[bool, str]],
     nursery: trio.Nursery,
     autojump_clock: MockClock,
 ) -> None:
@@ -64,20 +64,20 @@ async def test_a_driver_that_falls_silent_is_reported_after_the_silence_and_not_
         feed.feed({0: state})
         await trio.sleep(0.02)
     begun = trio.current_time() - 0.02
-    assert heard == [(True, "the driver is live")]
+    assert changes == [(True, "the driver is live")]
     await trio.sleep_until(begun + SILENCE - 0.001)
     assert feed.driving.is_live
     await trio.sleep_until(begun + SILENCE + 0.001)
-    assert heard[1:] == [(False, "the driver is silent")]
+    assert changes[1:] == [(False, "the driver is silent")]
     feed.feed({0: PUSHED})
     assert feed.driving.driver.state is State.WAITING
     feed.feed({0: NEUTRAL})
-    assert [live for live, _ in heard] == [True, False, True]
+    assert [live for live, _ in changes] == [True, False, True]
 
 
-async def test_repeated_gaps_below_the_silence_raise_no_alarm(
+async def test_gaps_shorter_than_the_silence_are_not_reported(
     feed: GamepadFeed,
-    heard: list[tuple[bool, str]],
+    changes: list[tuple[bool, str]],
     nursery: trio.Nursery,
     autojump_clock: MockClock,
 ) -> None:
@@ -86,10 +86,10 @@ async def test_repeated_gaps_below_the_silence_raise_no_alarm(
     for _ in range(50):
         await trio.sleep(0.45)
         feed.feed({0: PUSHED})
-    assert heard == [(True, "the driver is live")]
+    assert changes == [(True, "the driver is live")]
 
 
-REFUSED_SIGNS: dict[str, Callable[[GamepadFeed], None]] = {
+IGNORED_UPDATES: dict[str, Callable[[GamepadFeed], None]] = {
     "repeated": lambda feed: feed.feed({0: PUSHED}, Stamp("run", 1, 100.0), FIRST),
     "late": lambda feed: feed.feed({0: PUSHED}, Stamp("run", 9, 1.0), FIRST),
     "of another station": lambda feed: feed.feed({0: PUSHED}, Stamp("other", 1), SECOND),
@@ -97,24 +97,24 @@ REFUSED_SIGNS: dict[str, Callable[[GamepadFeed], None]] = {
 }
 
 
-@pytest.mark.parametrize("sign", REFUSED_SIGNS)
-async def test_what_is_refused_is_no_sign_of_life(
-    feed: GamepadFeed, nursery: trio.Nursery, autojump_clock: MockClock, sign: str
+@pytest.mark.parametrize("update", IGNORED_UPDATES)
+async def test_refused_updates_do_not_prevent_silence(
+    feed: GamepadFeed, nursery: trio.Nursery, autojump_clock: MockClock, update: str
 ) -> None:
     nursery.start_soon(feed.run)
     feed.feed({0: NEUTRAL}, Stamp("run", 1, 100.0), FIRST)
     for _ in range(20):
         await trio.sleep(0.05)
         try:
-            REFUSED_SIGNS[sign](feed)
+            IGNORED_UPDATES[update](feed)
         except (RemoteProtocolError, ControlRefusedError):
             continue
-        assert sign == "empty" or trio.current_time() < SILENCE
+        assert update == "empty" or trio.current_time() < SILENCE
     assert feed.driving.driver.state is State.SILENT
     assert not feed._store.get_or_open(("gamepad", 0)).valid
 
 
-async def test_a_stamped_station_is_heard_whatever_its_clock_says(
+async def test_stamped_updates_are_accepted_with_any_clock(
     feed: GamepadFeed, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     nursery.start_soon(feed.run)
@@ -128,7 +128,7 @@ async def test_a_stamped_station_is_heard_whatever_its_clock_says(
 
 async def test_two_stations_at_once_do_not_mix(
     feed: GamepadFeed,
-    heard: list[tuple[bool, str]],
+    changes: list[tuple[bool, str]],
     nursery: trio.Nursery,
     autojump_clock: MockClock,
 ) -> None:
@@ -140,19 +140,19 @@ async def test_two_stations_at_once_do_not_mix(
             feed.feed({0: PULLED, 1: PULLED}, sender=SECOND)
         assert (stick(feed), stick(feed, 1)) == (0.5, 0.0)
         await trio.sleep(0.02)
-    assert heard == [(True, "the driver is live")]
+    assert changes == [(True, "the driver is live")]
     assert feed.driving.report().refused[0].updates == 100
 
 
-async def test_after_a_take_over_the_sticks_have_to_be_at_rest_and_the_former_ones_read_neutral(
-    feed: GamepadFeed, heard: list[tuple[bool, str]], autojump_clock: MockClock
+async def test_take_over_resets_gamepads_and_requires_sticks_at_rest(
+    feed: GamepadFeed, changes: list[tuple[bool, str]], autojump_clock: MockClock
 ) -> None:
     feed.feed({0: NEUTRAL, 1: NEUTRAL}, sender=FIRST)
     feed.feed({0: PUSHED, 1: PUSHED}, sender=FIRST)
     with pytest.raises(ControlRefusedError):
         feed.feed({0: PULLED}, sender=SECOND)
     feed.driving.take_control(LOCAL)
-    assert heard[-1] == (False, "no driver has control")
+    assert changes[-1] == (False, "no driver has control")
     with pytest.raises(ControlRefusedError):
         feed.feed({0: PUSHED, 1: PUSHED}, sender=FIRST)
     feed.feed({0: PULLED}, sender=SECOND)
@@ -162,7 +162,7 @@ async def test_after_a_take_over_the_sticks_have_to_be_at_rest_and_the_former_on
     assert feed.driving.is_live
 
 
-async def test_control_passes_on_after_a_long_silence(
+async def test_control_changes_hands_after_a_long_silence(
     feed: GamepadFeed, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     nursery.start_soon(feed.run)
@@ -179,7 +179,7 @@ async def test_control_passes_on_after_a_long_silence(
     assert not feed.driving.is_live
 
 
-async def test_a_restarted_station_drives_again_after_its_silence(
+async def test_restarted_station_drives_again_after_its_silence(
     feed: GamepadFeed, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     nursery.start_soon(feed.run)
@@ -195,7 +195,7 @@ async def test_a_restarted_station_drives_again_after_its_silence(
     assert feed.driving.is_live
 
 
-async def test_a_mode_begins_with_a_hint_of_what_is_missing(
+async def test_begin_returns_a_hint_of_what_is_missing(
     feed: GamepadFeed, autojump_clock: MockClock
 ) -> None:
     assert "no gamepad is connected" in str(feed.driving.begin())
@@ -211,7 +211,7 @@ async def test_a_mode_begins_with_a_hint_of_what_is_missing(
     assert "is silent" in str(feed.driving.begin())
 
 
-async def test_the_log_names_what_happens_to_the_driver(
+async def test_changes_of_the_driver_are_logged(
     feed: GamepadFeed, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     nursery.start_soon(feed.run)
@@ -223,8 +223,8 @@ async def test_the_log_names_what_happens_to_the_driver(
         feed.feed({0: PUSHED}, sender=FIRST)
         feed.driving.begin()
         feed.feed({0: NEUTRAL}, sender=FIRST)
-    said = [event["event"] for event in events if "gamepad" not in event["event"]]
-    assert said == [
+    logged = [event["event"] for event in events if "gamepad" not in event["event"]]
+    assert logged == [
         "control taken",
         "waiting for the sticks to be at rest",
         "driver live",
@@ -235,7 +235,7 @@ async def test_the_log_names_what_happens_to_the_driver(
     ]
 
 
-async def test_a_refused_station_is_logged_once_and_many_are_logged_slowly(
+async def test_refused_station_is_logged_once_and_many_at_a_low_rate(
     feed: GamepadFeed, autojump_clock: MockClock
 ) -> None:
     def refuse(number: int) -> None:
@@ -257,7 +257,7 @@ async def test_a_refused_station_is_logged_once_and_many_are_logged_slowly(
     assert warnings[-1]["suppressed"] == 27
 
 
-async def test_only_the_one_in_control_and_the_robots_user_may_command(
+async def test_only_station_in_control_and_own_user_may_command(
     feed: GamepadFeed, autojump_clock: MockClock
 ) -> None:
     driving = feed.driving
@@ -267,8 +267,8 @@ async def test_only_the_one_in_control_and_the_robots_user_may_command(
     assert driving.may_command(Caller(b"cli-1-client", is_routed=True)) is None
     sentence = driving.may_command(station("red"))
     assert sentence == (
-        "blue has control of the robot, not red; `rt call take_control` at that station, or `rt call take_control red` at"
-        " the robot, takes it over"
+        "blue has control of the robot, not red; `rt call take_control` at that station, or"
+        " `rt call take_control red` at the robot, takes it over"
     )
     driving.take_control(station("red"))
     assert driving.may_command(station("red")) is None
@@ -277,7 +277,7 @@ async def test_only_the_one_in_control_and_the_robots_user_may_command(
     assert driving.may_command(station("blue")) is None
 
 
-async def test_a_station_is_the_same_driver_by_call_and_by_datagram(
+async def test_station_is_the_same_driver_by_call_and_by_datagram(
     feed: GamepadFeed, autojump_clock: MockClock
 ) -> None:
     driving = feed.driving
@@ -295,8 +295,8 @@ async def test_a_station_is_the_same_driver_by_call_and_by_datagram(
     assert driving.is_live
 
 
-async def test_a_revoked_key_ends_control(
-    feed: GamepadFeed, heard: list[tuple[bool, str]], autojump_clock: MockClock
+async def test_revoked_key_ends_control(
+    feed: GamepadFeed, changes: list[tuple[bool, str]], autojump_clock: MockClock
 ) -> None:
     revoked: set[str] = set()
     feed.driving.is_revoked = revoked.__contains__
@@ -312,10 +312,10 @@ async def test_a_revoked_key_ends_control(
         True,
         0.0,
     )
-    assert [live for live, _ in heard] == [True, False, True]
+    assert [live for live, _ in changes] == [True, False, True]
 
 
-async def test_each_way_to_lose_the_driver_has_its_reason(
+async def test_each_way_to_lose_the_driver_has_its_own_bar(
     feed: GamepadFeed, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     nursery.start_soon(feed.run)
@@ -347,7 +347,7 @@ async def test_each_way_to_lose_the_driver_has_its_reason(
     assert bars == [Bar.TAKEN, Bar.RELEASED, Bar.HELD, Bar.RELEASED, Bar.DRIVER]
 
 
-async def test_who_may_take_and_release_control(
+async def test_take_and_release_control_check_the_caller(
     feed: GamepadFeed, autojump_clock: MockClock
 ) -> None:
     driving = feed.driving
@@ -378,7 +378,7 @@ async def test_who_may_take_and_release_control(
     assert driving.is_live
 
 
-async def test_the_report_holds_plain_values(feed: GamepadFeed, autojump_clock: MockClock) -> None:
+async def test_report_contains_plain_values(feed: GamepadFeed, autojump_clock: MockClock) -> None:
     import msgspec
 
     empty: dict[str, Any] = msgspec.to_builtins(feed.driving.report())
@@ -391,7 +391,7 @@ async def test_the_report_holds_plain_values(feed: GamepadFeed, autojump_clock: 
     assert full["refused"] == [{"station": SECOND.name, "updates": 1, "seconds": 0.0}]
 
 
-async def test_many_stations_do_not_push_out_the_stamps_of_the_one_in_control(
+async def test_many_stations_do_not_displace_stamps_of_the_one_in_control(
     feed: GamepadFeed, autojump_clock: MockClock
 ) -> None:
     recorded = Stamp("run", 5)
@@ -420,13 +420,13 @@ MOVES = st.lists(
 
 @settings(deadline=None)
 @given(MOVES)
-def test_what_can_be_read_is_of_the_driver_in_control_and_listeners_hear_each_change(
+def test_values_are_from_the_driver_in_control_and_listeners_see_changes(
     moves: list[tuple[str, Sender, GamepadState, float]],
 ) -> None:
     async def drive() -> None:
         feed = GamepadFeed(BufferStore(catalog.load(), "", shared=False))
-        told: list[bool] = []
-        feed.driving.listen(lambda live, _: told.append(live))
+        received: list[bool] = []
+        feed.driving.listen(lambda live, _: received.append(live))
         last: tuple[Sender, GamepadState, float] | None = None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(feed.run)
@@ -449,11 +449,11 @@ def test_what_can_be_read_is_of_the_driver_in_control_and_listeners_hear_each_ch
                     assert not feed.driving.is_live
                 elif trio.current_time() < last[2] + SILENCE:
                     assert stick(feed) in {last[1].ly, 0.0}
-                if told:
-                    assert told[-1] == feed.driving.is_live
+                if received:
+                    assert received[-1] == feed.driving.is_live
                 else:
                     assert not feed.driving.is_live
-                assert all(one != other for one, other in itertools.pairwise(told))
+                assert all(one != other for one, other in itertools.pairwise(received))
             nursery.cancel_scope.cancel()
 
     trio.run(drive, clock=MockClock(autojump_threshold=0))

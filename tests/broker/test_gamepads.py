@@ -1,3 +1,5 @@
+"""Gamepad updates in their buffers: values, silence, busy buffers and log events."""
+
 import math
 
 import pytest
@@ -23,7 +25,7 @@ def store() -> BufferStore:
     return BufferStore(catalog.load(), "", shared=False)
 
 
-async def test_an_update_is_in_the_buffer(store: BufferStore) -> None:
+async def test_update_is_stored_in_the_buffer(store: BufferStore) -> None:
     GamepadFeed(store).feed({0: PUSHED})
     values = store.get_or_open(("gamepad", 0)).snapshot()
     assert values["joystick_left_x"] == 0.5
@@ -32,12 +34,12 @@ async def test_an_update_is_in_the_buffer(store: BufferStore) -> None:
     assert [name for name, value in values.items() if value is True] == ["button_a", "l_trigger"]
 
 
-async def test_a_stick_is_brought_into_the_unit_circle(store: BufferStore) -> None:
+async def test_stick_is_limited_to_the_unit_circle(store: BufferStore) -> None:
     GamepadFeed(store).feed({1: GamepadState(1.0, 1.0, 0.0, 0.0, 0)})
     assert store.get_or_open(("gamepad", 1)).get("joystick_left_x") == pytest.approx(2**-0.5)
 
 
-async def test_a_silent_station_reads_neutral_until_it_speaks_again(
+async def test_gamepad_of_a_silent_station_reads_neutral_until_the_next_update(
     store: BufferStore, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     feed = GamepadFeed(store)
@@ -56,7 +58,7 @@ async def test_a_silent_station_reads_neutral_until_it_speaks_again(
     assert buffer.get("joystick_left_x") == 0.0
 
 
-async def test_a_recorded_update_does_not_bring_a_silent_gamepad_back(
+async def test_replayed_update_does_not_revive_a_silent_gamepad(
     store: BufferStore, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     feed = GamepadFeed(store)
@@ -79,7 +81,7 @@ async def test_a_recorded_update_does_not_bring_a_silent_gamepad_back(
     assert buffer.get("joystick_left_x") == 0.0
 
 
-async def test_a_gamepad_that_falls_silent_says_so_and_comes_back_by_itself(
+async def test_silent_gamepad_is_logged_and_reconnects(
     store: BufferStore, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     feed = GamepadFeed(store)
@@ -116,7 +118,7 @@ async def test_without_a_gamepad_nothing_wakes_the_process(
     assert next_deadline() == math.inf
 
 
-async def test_a_gamepad_whose_buffer_somebody_has_is_silent_as_soon_as_it_is_free(
+async def test_silent_gamepad_with_a_busy_buffer_reads_neutral_later(
     store: BufferStore,
     nursery: trio.Nursery,
     autojump_clock: MockClock,
@@ -128,7 +130,7 @@ async def test_a_gamepad_whose_buffer_somebody_has_is_silent_as_soon_as_it_is_fr
     buffer = store.get_or_open(("gamepad", 0))
 
     def busy(_key: tuple[str, int]) -> object:
-        raise BufferBusyError("somebody holds the lock")
+        raise BufferBusyError("another process holds the lock")
 
     with monkeypatch.context() as patch:
         patch.setattr(store, "get_or_open", busy)
@@ -138,7 +140,7 @@ async def test_a_gamepad_whose_buffer_somebody_has_is_silent_as_soon_as_it_is_fr
     assert not buffer.valid
 
 
-async def test_a_buffer_that_cannot_be_marked_does_not_end_the_watch(
+async def test_broken_buffer_does_not_affect_other_gamepads(
     store: BufferStore,
     nursery: trio.Nursery,
     autojump_clock: MockClock,
@@ -268,7 +270,7 @@ async def test_new_driver_waits_until_the_former_ones_buffers_are_released(
     assert feed.driving.is_live
 
 
-async def test_alternating_hand_overs_are_logged_at_a_low_rate_and_the_newest_at_last(
+async def test_many_hand_overs_are_logged_at_a_low_rate(
     store: BufferStore, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     feed = GamepadFeed(store)
@@ -298,7 +300,7 @@ async def test_alternating_hand_overs_are_logged_at_a_low_rate_and_the_newest_at
         assert sum(event.get("suppressed", 0) for event in events) > 500
 
 
-async def test_last_suppressed_refusal_is_logged_after_all_stations_are_silent(
+async def test_last_suppressed_refusal_is_logged_after_silence(
     store: BufferStore, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     feed = GamepadFeed(store)

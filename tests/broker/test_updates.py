@@ -1,3 +1,5 @@
+"""Device updates: contents, intervals, splitting, and busy or leaving devices."""
+
 import itertools
 
 import pytest
@@ -5,7 +7,6 @@ import trio
 from trio.testing import MockClock
 
 from rt import catalog
-from rt.broker import updates
 from rt.broker.updates import FULL_INTERVAL, UpdatePublisher
 from rt.buffer import BufferStore
 from rt.errors import BufferBusyError
@@ -17,7 +18,7 @@ SWITCH = int(DeviceUID(0, 7, 1))
 
 
 class Air:
-    """Where datagrams go: kept as decoded updates."""
+    """A publisher that records decoded updates."""
 
     def __init__(self) -> None:
         self.updates: list[dict[int, dict[str, control.Value]]] = []
@@ -34,7 +35,7 @@ def robot(count: int = 1) -> BufferStore:
     return store
 
 
-async def test_what_changed_is_sent_and_a_connected_device_is_never_missing(
+async def test_update_contains_changed_values_and_all_connected_devices(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     store, air = robot(), Air()
@@ -46,7 +47,7 @@ async def test_what_changed_is_sent_and_a_connected_device_is_never_missing(
     assert air.updates[1:] == [{SWITCH: {"switch1": True}}, {SWITCH: {}}]
 
 
-async def test_updates_are_sent_at_multiples_of_the_interval_and_one_at_once(
+async def test_updates_are_sent_at_once_and_at_multiples_of_the_interval(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     times: list[float] = []
@@ -72,33 +73,32 @@ async def test_all_values_are_sent_once_a_second(
     assert sum(len(update[SWITCH]) == 3 for update in air.updates) in {3, 4}
 
 
-async def test_a_device_that_is_gone_is_not_named(
+async def test_disconnected_device_is_left_out(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     store, air = robot(), Air()
     store.get_or_open(SWITCH).valid = False
     nursery.start_soon(UpdatePublisher(store, air, 0.1).run)
     await trio.sleep(0.15)
-    assert air.updates == [{}], "twice a second is enough while there is nothing to tell"
+    assert air.updates == [{}], "without devices, updates are sent twice a second"
     await trio.sleep(0.5)
     assert air.updates == [{}, {}]
 
 
-async def test_one_datagram_names_all_devices_unless_it_would_be_too_long(
-    nursery: trio.Nursery, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+async def test_update_is_split_only_if_a_datagram_would_be_too_long(
+    nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
-    store, air = robot(20), Air()
-    nursery.start_soon(UpdatePublisher(store, air, 0.1).run)
+    whole, parted = Air(), Air()
+    nursery.start_soon(UpdatePublisher(robot(20), whole, 0.1).run)
+    nursery.start_soon(UpdatePublisher(robot(20), parted, 0.1, max_bytes=150).run)
     await trio.sleep(0.05)
-    assert [len(update) for update in air.updates] == [20]
-    monkeypatch.setattr(updates, "DATAGRAM_BYTES", 150)
-    await trio.sleep(0.1)
-    parts = air.updates[1:]
+    assert [len(update) for update in whole.updates] == [20]
+    parts = parted.updates
     assert len(parts) > 1
     assert {uid for part in parts for uid in part} == {SWITCH + number for number in range(20)}
 
 
-async def test_a_device_that_leaves_while_it_is_read_is_skipped(
+async def test_device_that_disconnects_while_it_is_read_is_skipped(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     store, air = robot(2), Air()
@@ -111,7 +111,7 @@ async def test_a_device_that_leaves_while_it_is_read_is_skipped(
 
 
 @pytest.mark.parametrize("interval", [0.1, 0.3, 0.7, 1.0])
-async def test_no_device_is_without_all_its_values_for_longer_than_a_second(
+async def test_all_values_of_each_device_are_sent_at_least_once_a_second(
     nursery: trio.Nursery, autojump_clock: MockClock, interval: float
 ) -> None:
     store = robot(3)
@@ -134,7 +134,7 @@ async def test_no_device_is_without_all_its_values_for_longer_than_a_second(
         )
 
 
-async def test_what_could_not_be_read_is_sent_whole_with_the_next(
+async def test_device_that_could_not_be_read_is_sent_completely_next_time(
     nursery: trio.Nursery, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, air = robot(), Air()
@@ -144,7 +144,7 @@ async def test_what_could_not_be_read_is_sent_whole_with_the_next(
     buffer = store.get_or_open(SWITCH)
 
     def busy() -> dict[str, object]:
-        raise BufferBusyError("somebody holds the lock")
+        raise BufferBusyError("another process holds the lock")
 
     with monkeypatch.context() as patch:
         patch.setattr(buffer, "get_update", busy)

@@ -14,6 +14,7 @@ from support.catalogs import NUMBERS, SIMPLE, catalogs, wire_size
 from rt import catalog
 from rt.buffer import Buffer, BufferStore, DeviceBuffer, layout
 from rt.catalog import Parameter, Peripheral
+from rt.catalog.packing import Packing
 from rt.protocol.message import DevData, DevWrite
 
 CATALOG = catalog.load()
@@ -73,7 +74,7 @@ def test_parameters_have_the_offsets_of_struct(peripheral: Peripheral) -> None:
             == ctypes.sizeof(param.platform_type)
         )
     assert ctypes.sizeof(block) == struct.calcsize(struct_format(peripheral, peripheral.bitmap()))
-    assert layout.Block(peripheral.params).size == ctypes.sizeof(block)
+    assert Packing(peripheral.params).size == ctypes.sizeof(block)
 
 
 @pytest.mark.parametrize("name", CATALOG)
@@ -107,7 +108,7 @@ def _ctype(name: str) -> Any:
 def test_slices_of_any_bitmap_are_in_wire_order(
     peripheral: Peripheral, data: st.DataObject
 ) -> None:
-    block = layout.Block(peripheral.params)
+    block = Packing(peripheral.params)
     whole = bytes(index % 251 for index in range(block.size))
     bitmap = data.draw(st.integers(0, peripheral.bitmap()))
     length, slices = block.slices(bitmap)
@@ -233,7 +234,7 @@ def test_header_begins_with_magic_version_and_size() -> None:
 def test_values_are_split_into_as_few_messages_as_possible(
     sizes: list[int], data: st.DataObject
 ) -> None:
-    block = layout.Block(
+    block = Packing(
         [
             Parameter(f"p{number}", ctypes.c_uint8 * size, number)
             for number, size in enumerate(sizes)

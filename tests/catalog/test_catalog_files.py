@@ -1,4 +1,4 @@
-"""Whatever a catalog's path leads to, the answer is a catalog or one clear sentence."""
+"""Tests of loading: any path yields a catalog or one clear error."""
 
 import os
 from pathlib import Path
@@ -23,88 +23,88 @@ def refused(path: Path) -> str:
     return str(caught.value)
 
 
-def test_a_catalog_of_ones_own_is_completed_with_what_is_rts_own(path: Path) -> None:
+def test_built_in_peripherals_are_added_to_a_catalog(path: Path) -> None:
     path.write_text(LAMP)
-    known = catalog.load(path)
-    assert sorted(known) == ["field", "gamepad", "lamp"]
-    assert known["gamepad"] == catalog.load()["gamepad"]
-    assert known.source == str(path)
+    loaded = catalog.load(path)
+    assert sorted(loaded) == ["field", "gamepad", "lamp"]
+    assert loaded["gamepad"] == catalog.load()["gamepad"]
+    assert loaded.source == str(path)
 
 
-def test_the_built_in_catalog_can_be_copied_and_added_to(path: Path) -> None:
+def test_built_in_catalog_can_be_copied_and_extended(path: Path) -> None:
     path.write_text(builtin_path().read_text("utf-8") + LAMP)
     assert dict(catalog.load(path)) == {**catalog.load(), "lamp": catalog.parse(LAMP)["lamp"]}
 
 
-def test_a_device_does_not_hide_a_peripheral_of_rts_own(path: Path) -> None:
+def test_built_in_peripheral_cannot_be_changed(path: Path) -> None:
     path.write_text("[gamepad]\ndevice_id = 77\nparams = []\n")
     assert refused(path) == (
-        f"{path}:1: [gamepad] device_id = 77: gamepad is rt's own and no Smart Device: give yours another name"
+        f"{path}:1: [gamepad] device_id = 77: "
+        "gamepad is built in and not a Smart Device; use another name"
     )
     path.write_text(
-        '\n[field]\nparams = [{ name = "mode", type = "int8" }, { name = "alliance", type = "uint8" },'
+        '\n[field]\nparams = [{ name = "mode", type = "int8" },'
+        ' { name = "alliance", type = "uint8" },'
         ' { name = "send_buf", type = "uint8[4096]" }, { name = "x", type = "bool" }]\n'
     )
-    sentence = "is not as rt needs it: leave the table out, and rt's own field is used"
+    sentence = "differs from the built-in field; remove the table to use that one"
     assert refused(path).splitlines() == [
         f"{path}:2: [field] params: {param!r} {sentence}" for param in ("mode", "recv_buf", "x")
     ]
 
 
-def test_a_peripheral_of_rts_own_may_have_another_order(path: Path) -> None:
-    kinds = {
+def test_built_in_peripheral_may_be_reordered(path: Path) -> None:
+    types = {
         "mode": "uint8",
         "alliance": "uint8",
         "send_buf": "uint8[4096]",
         "recv_buf": "uint8[4096]",
     }
-    params = [f'{{ name = "{name}", type = "{kinds[name]}" }}' for name in reversed(kinds)]
+    params = [f'{{ name = "{name}", type = "{types[name]}" }}' for name in reversed(types)]
     path.write_text(f"[field]\nparams = [{', '.join(params)}]\n")
-    assert [param.name for param in catalog.load(path)["field"].params] == list(reversed(kinds))
+    assert [param.name for param in catalog.load(path)["field"].params] == list(reversed(types))
 
 
-def test_what_is_not_toml_is_told_with_its_line(path: Path) -> None:
+def test_invalid_toml_has_its_line(path: Path) -> None:
     path.write_text("[a]\nparams = []\n[b\n")
     assert refused(path) == f"{path}:3: not TOML: expected ']' at the end of a table declaration"
     path.write_text("[a]\nparams = [\n")
     assert refused(path).startswith(f"{path}:2: not TOML: ")
     path.write_text("x = " + "[" * 5000)
-    assert refused(path) == f"{path}: not TOML that rt can read: brackets are nested too deep"
+    assert refused(path) == f"{path}: cannot parse this TOML: brackets are nested too deeply"
     path.write_text("x = " + "9" * 5000)
-    assert refused(path) == f"{path}: not TOML that rt can read: a number has too many digits"
+    assert refused(path) == f"{path}: cannot parse this TOML: a number has too many digits"
 
 
-def test_what_is_not_utf8_is_told_with_its_line(path: Path) -> None:
+def test_invalid_utf8_has_its_line(path: Path) -> None:
     path.write_bytes(b"[a]\n# caf\xe9\nparams = []\n")
     assert refused(path) == f"{path}:2: not UTF-8 text"
 
 
-def test_an_editor_of_another_system_does_no_harm(path: Path) -> None:
+def test_byte_order_mark_and_crlf_are_accepted(path: Path) -> None:
     path.write_bytes(b"\xef\xbb\xbf" + LAMP.replace("\n", "\r\n").encode())
     assert "lamp" in catalog.load(path)
 
 
-def test_what_is_no_file_is_not_read(path: Path) -> None:
-    assert refused(path) == f"{path}: the catalog cannot be read: No such file or directory"
+def test_only_regular_files_are_read(path: Path) -> None:
+    assert refused(path) == f"{path}: cannot read the catalog: No such file or directory"
     path.mkdir()
-    assert refused(path) == f"{path}: the catalog cannot be read: it is a directory"
+    assert refused(path) == f"{path}: cannot read the catalog: a directory"
     path.rmdir()
     os.mkfifo(path)
-    assert refused(path) == f"{path}: the catalog cannot be read: it is no regular file"
-    assert (
-        refused(Path("/dev/zero")) == "/dev/zero: the catalog cannot be read: it is no regular file"
-    )
-    assert "cannot be read" in refused(Path("a\0b"))
+    assert refused(path) == f"{path}: cannot read the catalog: not a regular file"
+    assert refused(Path("/dev/zero")) == "/dev/zero: cannot read the catalog: not a regular file"
+    assert "cannot read" in refused(Path("a\0b"))
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_file_that_may_not_be_read_says_so(path: Path) -> None:
+def test_unreadable_file_is_an_error(path: Path) -> None:
     path.write_text(LAMP)
     path.chmod(0)
-    assert refused(path) == f"{path}: the catalog cannot be read: Permission denied"
+    assert refused(path) == f"{path}: cannot read the catalog: Permission denied"
 
 
-def test_a_huge_file_is_no_catalog(path: Path) -> None:
+def test_too_large_file_is_refused(path: Path) -> None:
     with path.open("wb") as file:
         file.truncate(MAX_FILE_SIZE + 1)
-    assert refused(path) == f"{path}: it has more than {MAX_FILE_SIZE} bytes and is no catalog"
+    assert refused(path) == f"{path}: too large for a catalog: more than {MAX_FILE_SIZE} bytes"

@@ -1,4 +1,4 @@
-"""Every right catalog loads as it says, and no wrong one gets further than an error."""
+"""Property tests: valid catalogs load as written, and invalid ones are refused with an error."""
 
 import copy
 import functools
@@ -18,7 +18,7 @@ from rt.errors import CatalogError
 TEXT = builtin_path().read_text("utf-8")
 TABLES: dict[str, Any] = tomllib.loads(TEXT)
 
-strange = st.one_of(
+odd_values = st.one_of(
     st.none(),
     st.booleans(),
     st.integers(),
@@ -52,11 +52,11 @@ def accepted(load: Callable[[], catalog.Catalog]) -> bool:
 
 
 @given(catalogs())
-def test_a_right_catalog_is_loaded_as_it_says(tables: dict[str, Any]) -> None:
-    known = catalog.from_tables(tables)
-    assert list(known) == list(tables)
+def test_valid_catalog_is_loaded_as_written(tables: dict[str, Any]) -> None:
+    loaded = catalog.from_tables(tables)
+    assert list(loaded) == list(tables)
     for name, table in tables.items():
-        peripheral = known[name]
+        peripheral = loaded[name]
         assert peripheral.device_id == table.get("device_id")
         assert [(p.name, p.readable, p.writeable, p.subscribed) for p in peripheral.params] == [
             (raw["name"], raw["readable"], raw["writeable"], raw["subscribed"])
@@ -70,61 +70,59 @@ def test_a_right_catalog_is_loaded_as_it_says(tables: dict[str, Any]) -> None:
 
 @given(st.data())
 @settings(max_examples=200)
-def test_a_strange_value_anywhere_in_the_tables_ends_in_a_catalog_or_an_error(
+def test_odd_value_in_the_tables_is_accepted_or_refused(
     data: st.DataObject,
 ) -> None:
     tables = copy.deepcopy(TABLES)
     for _ in range(data.draw(st.integers(1, 3))):
-        place: Any = tables
+        position: Any = tables
         while True:
-            keys = list(place) if isinstance(place, dict) else list(range(len(place)))
+            keys = list(position) if isinstance(position, dict) else list(range(len(position)))
             if not keys:
                 break
             key = data.draw(st.sampled_from(keys))
-            if not isinstance(place[key], (dict, list)) or data.draw(st.integers(0, 3)) == 0:
+            if not isinstance(position[key], (dict, list)) or data.draw(st.integers(0, 3)) == 0:
                 what = data.draw(st.sampled_from(["replace", "remove", "add"]))
                 if what == "replace":
-                    place[key] = data.draw(strange)
+                    position[key] = data.draw(odd_values)
                 elif what == "remove":
-                    del place[key]
-                elif isinstance(place, dict):
-                    place[data.draw(st.sampled_from(["id", "lower", "colour", "subscribed"]))] = (
-                        data.draw(strange)
-                    )
+                    del position[key]
+                elif isinstance(position, dict):
+                    position[
+                        data.draw(st.sampled_from(["id", "lower", "colour", "subscribed"]))
+                    ] = data.draw(odd_values)
                 else:
-                    place.append(data.draw(strange))
+                    position.append(data.draw(odd_values))
                 break
-            place = place[key]
+            position = position[key]
     accepted(lambda: catalog.from_tables(tables))
 
 
 @given(st.integers(0, len(TEXT) - 1), st.integers(0, 30), st.text(max_size=6))
 @settings(max_examples=200)
-def test_a_cut_or_a_stain_in_the_text_ends_in_a_catalog_or_an_error(
-    start: int, length: int, stain: str
-) -> None:
-    accepted(lambda: catalog.parse(TEXT[:start] + stain + TEXT[start + length :]))
+def test_damaged_text_is_accepted_or_refused(start: int, length: int, insertion: str) -> None:
+    accepted(lambda: catalog.parse(TEXT[:start] + insertion + TEXT[start + length :]))
 
 
-def test_mistyped_letters_end_in_a_catalog_or_an_error() -> None:
-    dice = random.Random(2026)
+def test_typing_errors_are_accepted_or_refused() -> None:
+    rng = random.Random(2026)
     letters = "abcxyz0189_-.,={}[]\"'#\n \t"
     outcomes = set()
     for _ in range(300):
         text = list(TEXT)
-        for _ in range(dice.randrange(1, 4)):
-            text[dice.randrange(len(text))] = dice.choice(letters)
+        for _ in range(rng.randrange(1, 4)):
+            text[rng.randrange(len(text))] = rng.choice(letters)
         outcomes.add(accepted(functools.partial(catalog.parse, "".join(text))))
     assert outcomes == {True, False}
 
 
 @given(
     st.recursive(
-        strange,
+        odd_values,
         lambda inner: st.dictionaries(st.one_of(st.text(), st.integers()), inner, max_size=3),
     )
 )
-def test_raw_tables_of_any_kind_end_in_a_catalog_or_an_error(value: Any) -> None:
+def test_any_tables_are_accepted_or_refused(value: Any) -> None:
     raw: list[Any] = [
         {"a": value},
         {"a": {"params": value}},

@@ -1,4 +1,4 @@
-"""A device is called by its UID or by the team's name, and a mistake is told the same way everywhere."""
+"""Tests of the resolution of device names, and of its errors."""
 
 import pytest
 from hypothesis import given, settings
@@ -13,11 +13,11 @@ NAMES = {"left_motor": 12 << 72 | 1, "bumper": 5, "7": 70}
 
 @settings(deadline=None)
 @given(st.integers(0, UID_END - 1))
-def test_a_uid_is_itself(uid: int) -> None:
+def test_number_is_a_uid(uid: int) -> None:
     assert resolve_uid(str(uid), {}) == uid
 
 
-def test_a_name_goes_before_a_number() -> None:
+def test_name_precedes_number() -> None:
     assert resolve_uid("bumper", NAMES) == 5
     assert resolve_uid("7", NAMES) == 70
     assert name_of(5, NAMES) == "bumper"
@@ -37,21 +37,21 @@ def test_a_name_goes_before_a_number() -> None:
         ("", "use a UID"),
     ],
 )
-def test_what_is_neither_is_told_with_what_there_is(text: str, hint: str) -> None:
+def test_error_for_unknown_name_lists_known_names(text: str, hint: str) -> None:
     with pytest.raises(DeviceError, match="there is no device") as caught:
         resolve_uid(text, NAMES)
     assert hint in caught.value.message
     assert caught.value.context == {"uid": clip(text)}
 
 
-def test_without_names_it_is_said_where_they_come_from() -> None:
+def test_error_without_names_says_where_to_define_them() -> None:
     with pytest.raises(
         DeviceError, match=r"or a name; devices are named in rt\.toml, below \[dev_name\]"
     ):
         resolve_uid("claw", {})
 
 
-def test_a_device_that_is_not_connected_is_told_with_those_that_are() -> None:
+def test_error_for_disconnected_device_lists_connected_ones() -> None:
     error = not_connected(12 << 72 | 1, NAMES, [9, 5])
     assert error.message == "the device left_motor is not connected; connected: bumper, 9"
     assert not_connected(9, {}, []).message == "the device 9 is not connected; connected: none"

@@ -1,4 +1,4 @@
-"""What the command line says and with which exit status it leaves."""
+"""Output and exit statuses of the command line."""
 
 import json
 import os
@@ -29,7 +29,7 @@ Command = Callable[..., Result]
 
 @pytest.fixture
 def command(tmp_path: Path) -> Command:
-    """A fresh `rt` in an empty directory, with none of our own RT_* variables."""
+    """A new `rt` process in an empty directory without RT_* variables."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("RT_")}
 
     def run(*arguments: str, stdin: str = "", **env: str) -> Result:
@@ -53,11 +53,11 @@ def command(tmp_path: Path) -> Command:
 
 
 class TestGroup:
-    def test_the_version_is_told(self, command: Command) -> None:
+    def test_version_flag_prints_version(self, command: Command) -> None:
         for arguments in (["--version"], ["--debug", "--version"]):
             assert command(*arguments).stdout == f"rt {rt.__version__}\n"
 
-    def test_closed_streams_are_no_trouble(self) -> None:
+    def test_commands_run_with_closed_streams(self) -> None:
         python = shlex.quote(sys.executable)
         for line in (f"{python} -P -m rt format-msg <&- >&- 2>&-", f"{python} -P -m rt config >&-"):
             environment = {**os.environ, "PYTHONPATH": str(Path(rt.__file__).parent.parent)}
@@ -72,7 +72,7 @@ class TestGroup:
     @pytest.mark.parametrize(
         "arguments", [["config", "bind"], ["logs", "robot.log"], ["--version"]], ids=" ".join
     )
-    def test_output_that_finds_no_room_is_told(
+    def test_full_disk_is_reported_as_output_error(
         self, arguments: list[str], unbuffered: str, tmp_path: Path
     ) -> None:
         (tmp_path / "robot.log").write_bytes(b"said\n")
@@ -91,11 +91,11 @@ class TestGroup:
             )
         assert (done.returncode, done.stderr) == (
             74,
-            b"rt: what this prints cannot be written: No space left on device\n",
+            b"rt: cannot write output: No space left on device\n",
         )
 
     @pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
-    def test_help_lists_every_verb_and_says_where_to_begin(
+    def test_help_lists_every_verb_and_first_steps(
         self, command: Command, arguments: list[str]
     ) -> None:
         result = command(*arguments)
@@ -108,17 +108,19 @@ class TestGroup:
     def test_help_imports_no_verb(self) -> None:
         code = (
             "import sys; from rt.cli import main; main.run(['--help']);"
-            "print([m for m in sys.modules if m.startswith('rt.') and not m.startswith(('rt.cli', 'rt.errors', 'rt.startup', 'rt.terminal'))])"
+            "allowed = ('rt.cli', 'rt.errors', 'rt.startup', 'rt.terminal');"
+            "mine = [m for m in sys.modules if m.startswith('rt.')];"
+            "print([m for m in mine if not m.startswith(allowed)])"
         )
         result = subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=True
         )
         assert result.stdout.splitlines()[-1] == "[]"
 
-    def test_an_unknown_verb_is_told_the_nearest(self, command: Command) -> None:
+    def test_unknown_verb_suggests_nearest(self, command: Command) -> None:
         result = command("confg")
         assert result.returncode == 2
-        assert result.stderr.splitlines()[0] == "rt: there is no verb 'confg'; did you mean config?"
+        assert result.stderr.splitlines()[0] == "rt: unknown verb 'confg'; did you mean config?"
 
     @pytest.mark.parametrize(
         ("verb", "method"),
@@ -131,24 +133,21 @@ class TestGroup:
             ("mode", "mode"),
         ],
     )
-    def test_a_method_that_is_used_as_a_verb_is_told_with_call(
+    def test_method_used_as_verb_suggests_call(
         self, command: Command, verb: str, method: str
     ) -> None:
         result = command(verb)
         assert result.returncode == 2
-        assert (
-            result.stderr.splitlines()[0]
-            == f"rt: there is no verb {verb!r}: use `rt call {method}`"
-        )
+        assert result.stderr.splitlines()[0] == f"rt: unknown verb {verb!r}; use `rt call {method}`"
 
-    def test_methods_that_are_used_as_verbs_are_no_verbs_and_exist(self) -> None:
+    def test_methods_suggested_for_words_exist(self) -> None:
         assert not METHODS_AS_VERBS.keys() & VERBS.keys()
         methods = {
             name for service in (Dispatcher, DeviceHandler, Broker) for name in vars(service)
         }
         assert set(METHODS_AS_VERBS.values()) <= methods
 
-    def test_an_unknown_flag_is_a_wrong_configuration(self, command: Command) -> None:
+    def test_unknown_flag_is_configuration_error(self, command: Command) -> None:
         result = command("config", "--port-bse", "7000")
         assert (result.returncode, result.stdout) == (78, "")
         assert result.stderr == "rt: --port-bse: unknown flag; did you mean --port-base?\n"
@@ -156,21 +155,19 @@ class TestGroup:
     @pytest.mark.parametrize(
         "name", ["devices", "read", "subscribe", "ping", "format-msg", "parse-msg"]
     )
-    def test_the_help_of_a_verb_is_short_and_shows_examples(
-        self, command: Command, name: str
-    ) -> None:
+    def test_verb_help_is_short_and_has_examples(self, command: Command, name: str) -> None:
         text, _, flags = command(name, "--help").stdout.partition("Options:")
         assert text.startswith(f"Usage: rt {name} ")
         assert text.count(f"\n  rt {name}") >= 3
         assert len(text.splitlines()) <= 25
         assert flags
 
-    def test_every_verb_stands_in_the_readme(self) -> None:
+    def test_readme_lists_every_verb(self) -> None:
         readme = (Path(rt.__file__).parent.parent / "README.md").read_text()
         for name in main.VERBS:
             assert f"| `rt {name}" in readme
 
-    def test_every_verb_that_stands_has_its_command(self) -> None:
+    def test_verb_module_has_command(self) -> None:
         for name in ("config", "init", "doctor"):
             assert isinstance(main.cli.get_command(click.Context(main.cli), name), click.Command)
 
@@ -190,13 +187,13 @@ class TestErrors:
 
         return run
 
-    def test_ours_is_one_sentence_and_its_own_status(
+    def test_rt_error_has_message_and_exit_status(
         self, failing: Callable[..., int], capsys: pytest.CaptureFixture[str]
     ) -> None:
         assert failing(InstanceBusyError("process 7 holds it"), ["run"]) == 75
         assert capsys.readouterr().err == "rt: process 7 holds it\n"
 
-    def test_a_nurserys_group_is_opened(
+    def test_exception_group_is_flattened(
         self, failing: Callable[..., int], capsys: pytest.CaptureFixture[str]
     ) -> None:
         group = ExceptionGroup(
@@ -205,7 +202,7 @@ class TestErrors:
         assert failing(group, ["run"]) == 255
         assert capsys.readouterr().err == "rt: emergency stop\n"
 
-    def test_an_unforeseen_one_is_internal_and_debug_shows_where(
+    def test_unknown_error_is_internal_with_traceback_for_debug(
         self, failing: Callable[..., int], capsys: pytest.CaptureFixture[str]
     ) -> None:
         assert failing(ZeroDivisionError("by zero"), ["run"]) == 70
@@ -216,7 +213,7 @@ class TestErrors:
             assert failing(ZeroDivisionError("by zero"), arguments) == 70
             assert "Traceback" in capsys.readouterr().err
 
-    def test_a_directory_that_was_removed_under_the_shell_is_told(
+    def test_removed_working_directory_is_reported(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         gone = tmp_path / "gone"
@@ -224,15 +221,13 @@ class TestErrors:
         monkeypatch.chdir(gone)
         gone.rmdir()
         assert main.run(["config", "port_base"]) == 66
-        message = (
-            "rt: the directory that this shell is in has been removed: change to another one\n"
-        )
+        message = "rt: the current directory was removed; change to another one\n"
         assert capsys.readouterr().err == message
 
     @pytest.mark.parametrize(
         "error", [BrokenPipeError(), ExceptionGroup("tasks", [BrokenPipeError()])]
     )
-    def test_a_reader_that_has_gone_is_no_error(
+    def test_closed_output_pipe_is_no_error(
         self, failing: Callable[..., int], error: BaseException, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(sys, "stdout", sys.stdout)
@@ -242,16 +237,14 @@ class TestErrors:
         "error",
         [KeyboardInterrupt(), BaseExceptionGroup("tasks", [KeyboardInterrupt()]), click.Abort()],
     )
-    def test_an_interrupt_is_no_error(
+    def test_interrupt_exits_with_130_without_message(
         self, failing: Callable[..., int], error: BaseException
     ) -> None:
         assert failing(error, ["run"]) == 130
 
 
 class TestConfig:
-    def test_each_value_is_shown_with_where_it_came_from(
-        self, command: Command, tmp_path: Path
-    ) -> None:
+    def test_config_shows_values_and_origins(self, command: Command, tmp_path: Path) -> None:
         (tmp_path / "rt.toml").write_text("\nport_base = 7000\n[dev_name]\nleft = '5'\n")
         result = command("config", "--log-level", "debug", RT_SERVICE_WORKERS="9")
         lines = {
@@ -266,13 +259,13 @@ class TestConfig:
         assert lines["update_interval"] == ["0.1", "s", "default"]
         assert set(config.OPTIONS) <= set(lines)
 
-    def test_a_program_reads_the_same(self, command: Command) -> None:
+    def test_config_json_has_values_and_origins(self, command: Command) -> None:
         shown = json.loads(command("--instance", "second", "config", "--json").stdout)
         assert list(shown) == list(config.OPTIONS)
         assert shown["instance"] == {"value": "second", "origin": "--instance"}
         assert shown["exec_timeout"]["value"] == {".*_setup": 1.0, ".*_main": 0.05}
 
-    def test_named_options_are_shown_alone(self, command: Command) -> None:
+    def test_config_shows_only_named_options(self, command: Command) -> None:
         assert set(json.loads(command("config", "--json", "bind", "debug").stdout)) == {
             "bind",
             "debug",
@@ -283,7 +276,9 @@ class TestConfig:
             "rt config: unknown option 'bnd'; did you mean bind?\n",
         )
 
-    def test_a_bad_value_is_told_with_its_place(self, command: Command, tmp_path: Path) -> None:
+    def test_invalid_value_is_reported_with_its_line(
+        self, command: Command, tmp_path: Path
+    ) -> None:
         (tmp_path / "rt.toml").write_text("port_base = 1\n")
         result = command("config")
         assert result.returncode == 78
@@ -298,14 +293,14 @@ class TestConfig:
         for option in config.OPTIONS.values():
             assert option.flag in text
 
-    def test_values_are_written_as_a_person_would(self) -> None:
+    def test_option_values_are_formatted_as_user_input(self) -> None:
         assert text_of({"a": 1.0, "b": 0.05}) == "a:1, b:0.05"
         assert text_of(("x", "y")) == "x, y"
         assert text_of(True) == "true"
 
 
 class TestLogs:
-    def test_a_file_that_nobody_has_written_is_told_with_who_writes_it(
+    def test_missing_log_file_is_reported_with_its_writer(
         self, command: Command, tmp_path: Path
     ) -> None:
         file = tmp_path / "robot.log"
@@ -317,7 +312,7 @@ class TestLogs:
 
 
 class TestInit:
-    def test_both_files_are_ready_to_use(self, command: Command, tmp_path: Path) -> None:
+    def test_init_writes_two_valid_files(self, command: Command, tmp_path: Path) -> None:
         result = command("init")
         assert result.returncode == 0
         compile((tmp_path / "studentcode.py").read_text(), "studentcode.py", "exec")
@@ -326,7 +321,7 @@ class TestInit:
             "default",
         }
 
-    def test_what_is_there_is_kept_and_what_is_missing_written(
+    def test_init_keeps_existing_files_without_force(
         self, command: Command, tmp_path: Path
     ) -> None:
         (tmp_path / "studentcode.py").write_text("mine = 1\n")
@@ -338,14 +333,14 @@ class TestInit:
         assert command("init", "--force").returncode == 0
         assert "teleop_main" in (tmp_path / "studentcode.py").read_text()
 
-    def test_another_directory_may_be_named(self, command: Command, tmp_path: Path) -> None:
+    def test_init_writes_to_given_directory(self, command: Command, tmp_path: Path) -> None:
         assert command("init", "robots/first").returncode == 0
         assert {path.name for path in (tmp_path / "robots/first").iterdir()} == {
             "rt.toml",
             "studentcode.py",
         }
 
-    def test_the_commented_file_uncommented_says_the_defaults(self, tmp_path: Path) -> None:
+    def test_uncommented_template_equals_defaults(self, tmp_path: Path) -> None:
         text = template()
         assert tomllib.loads(text) == {}
         lines = [line for line in text.splitlines()[3:] if not line.startswith("## ")]
@@ -358,16 +353,14 @@ class TestInit:
 
 
 class TestMessages:
-    def test_each_line_of_stdin_is_a_message_and_its_number_is_told(self, command: Command) -> None:
+    def test_invalid_stdin_line_is_reported_by_number(self, command: Command) -> None:
         result = command(
             "format-msg", stdin='{"type": "PING"}\n\n{"type": "PIN"}\n{"type": "DEV_DISABLE"}\n'
         )
         assert (result.returncode, result.stdout) == (1, "02100210\n02160216\n")
-        assert (
-            result.stderr == 'rt: line 3, character 2: there is no type "PIN": did you mean PING?\n'
-        )
+        assert result.stderr == 'rt: line 3, character 2: unknown type "PIN": did you mean PING?\n'
 
-    def test_the_lines_of_one_are_the_lines_of_the_other(self, command: Command) -> None:
+    def test_parse_msg_inverts_format_msg(self, command: Command) -> None:
         frames = "0415070307efbeadde0132\n02100210\n"
         parsed = command("parse-msg", "--device", "rfid", stdin=frames)
         assert parsed.stdout.splitlines()[0] == (
@@ -375,10 +368,11 @@ class TestMessages:
         )
         assert command("format-msg", "-", stdin=parsed.stdout).stdout == frames
 
-    def test_the_teams_names_and_catalog_are_known(self, command: Command, tmp_path: Path) -> None:
+    def test_names_and_catalog_of_options_are_used(self, command: Command, tmp_path: Path) -> None:
         (tmp_path / "rt.toml").write_text("dev_catalog = 'mine.toml'\n[dev_name]\nhorn = '5'\n")
         (tmp_path / "mine.toml").write_text(
-            '[loud-horn]\ndevice_id = 0\nparams = [{ name = "on", type = "bool", writeable = true }]\n'
+            "[loud-horn]\ndevice_id = 0\n"
+            'params = [{ name = "on", type = "bool", writeable = true }]\n'
         )
         text = '{"type": "DEV_WRITE", "device": "horn", "params": {"on": true}}'
         frame = command("format-msg", text).stdout.strip()

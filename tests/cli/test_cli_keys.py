@@ -1,4 +1,4 @@
-"""`rt keys`, and the flags that reach a robot on another machine, as a person meets them."""
+"""The `rt keys` commands, and the flags `--robot` and `--key`."""
 
 import json
 import subprocess
@@ -24,9 +24,9 @@ def here(tmp_path: Path, monkeypatch: Shell) -> Iterator[Path]:
     structlog.reset_defaults()
 
 
-def test_a_key_is_made_listed_and_revoked(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_key_is_made_listed_and_revoked(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main.run(["keys", "new", "blue"]) == 0
-    assert capsys.readouterr().out.startswith("blue.rtkey: move it to the station")
+    assert capsys.readouterr().out.startswith("wrote blue.rtkey; move it to the station")
     assert (here / "blue.rtkey").stat().st_mode & 0o777 == 0o600
     assert main.run(["keys", "list", "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)
@@ -35,14 +35,13 @@ def test_a_key_is_made_listed_and_revoked(here: Path, capsys: pytest.CaptureFixt
     assert capsys.readouterr().out.startswith("blue  made 20")
     assert main.run(["keys", "revoke", "blue"]) == 0
     assert (
-        capsys.readouterr().out
-        == "blue is revoked: a robot that runs throws it out within a second\n"
+        capsys.readouterr().out == "revoked blue; a running robot disconnects it within a second\n"
     )
     assert main.run(["keys", "list"]) == 0
     assert "`rt keys new NAME` makes one" in capsys.readouterr().err
 
 
-def test_keys_lie_outside_of_the_project(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_keys_are_outside_of_the_project(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main.run(["keys", "new", "blue"]) == 0
     assert capsys.readouterr().err == ""
     assert (here / KEYS / "blue.station").exists()
@@ -52,7 +51,7 @@ def test_keys_lie_outside_of_the_project(here: Path, capsys: pytest.CaptureFixtu
     assert (here / "state/rt/second/keys/blue.station").exists()
 
 
-def test_keys_in_the_project_still_count_and_a_hint_moves_them(
+def test_keys_in_project_work_and_hint_moves_them(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     main.run(["keys", "new", "blue", "--keys-dir", "keys", "--output", "-"])
@@ -70,33 +69,35 @@ def test_keys_in_the_project_still_count_and_a_hint_moves_them(
 
 
 @pytest.mark.parametrize("sign", ["rt.toml", ".git"])
-def test_key_that_is_written_into_a_project_is_warned_about(
+def test_key_file_in_project_causes_warning(
     here: Path, capsys: pytest.CaptureFixture[str], sign: str
 ) -> None:
     (here / sign).touch()
     (here / "team").mkdir()
     assert main.run(["keys", "new", "blue", "--output", "team/blue.rtkey"]) == 0
-    assert "lies in the project's folder" in capsys.readouterr().err
+    assert "is in the project" in capsys.readouterr().err
 
 
-def test_a_key_goes_where_it_is_wanted(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_key_is_written_to_chosen_output(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main.run(["keys", "new", "blue", "--keys-dir", "secret", "--output", "-"]) == 0
     assert capsys.readouterr().out.startswith('station = "blue"\nrobot_public = "')
     assert (here / "secret" / "blue.station").exists()
     assert not (here / "blue.rtkey").exists()
 
 
-def test_a_file_in_the_way_is_kept_and_no_key_is_made(
+def test_existing_output_file_is_kept_and_no_key_made(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (here / "blue.rtkey").write_text("precious")
     assert main.run(["keys", "new", "blue"]) == 78
-    assert capsys.readouterr().err == "rt: blue.rtkey exists; choose another file with --output\n"
+    assert (
+        capsys.readouterr().err == "rt: blue.rtkey already exists; use another file with --output\n"
+    )
     assert not (here / "state").exists()
 
 
 @pytest.mark.parametrize("output", ["absent/blue.rtkey", "x" * 300])
-def test_a_file_that_cannot_be_written_leaves_no_key(
+def test_unwritable_output_leaves_no_key(
     here: Path, capsys: pytest.CaptureFixture[str], output: str
 ) -> None:
     assert main.run(["keys", "new", "blue", "--output", output]) == 78
@@ -104,7 +105,7 @@ def test_a_file_that_cannot_be_written_leaves_no_key(
     assert not (here / KEYS / "blue.station").exists()
 
 
-def test_a_directory_that_is_open_to_others_is_said_and_nothing_else(
+def test_accessible_key_directory_causes_one_warning(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (here / KEYS).mkdir(mode=0o755, parents=True)
@@ -113,12 +114,12 @@ def test_a_directory_that_is_open_to_others_is_said_and_nothing_else(
     assert "is accessible to other users; run `chmod 700" in line
 
 
-def test_a_mistyped_station_is_answered_with_the_nearest(
+def test_unknown_station_suggests_nearest(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     main.run(["keys", "new", "blue", "--output", "-"])
     assert main.run(["keys", "revoke", "bule"]) == 78
-    assert "no station 'bule' has a key; did you mean blue?" in capsys.readouterr().err
+    assert "no key for a station 'bule'; did you mean blue?" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -130,14 +131,14 @@ def test_a_mistyped_station_is_answered_with_the_nearest(
         (["--robot", "tcp://127.0.0.1:1"], "nothing listens at tcp://127.0.0.1:1"),
     ],
 )
-def test_a_robot_that_cannot_be_reached_is_told_at_once(
+def test_unreachable_robot_is_reported_at_once(
     capsys: pytest.CaptureFixture[str], arguments: list[str], sentence: str
 ) -> None:
     assert main.run(["call", *arguments, "mode"]) in {1, 78}
     assert sentence in capsys.readouterr().err
 
 
-def test_the_environment_may_name_robot_and_key(
+def test_environment_selects_robot_and_key(
     monkeypatch: Shell, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("RT_ROBOT", "tcp://127.0.0.1:1")

@@ -1,4 +1,4 @@
-"""`rt config set` and `unset`: options that the robot keeps outside of rt.toml, changed at the robot."""
+"""The `rt config set` and `rt config unset` commands."""
 
 import fcntl
 import json
@@ -26,7 +26,7 @@ Rt = Callable[..., Done]
 def rt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Iterator[Rt]:
-    """The command in an empty directory, with a state directory of its own."""
+    """The command in an empty directory, with its own state directory."""
     for name in [
         name for name in os.environ if name.startswith("RT_") or name == "STATE_DIRECTORY"
     ]:
@@ -51,21 +51,17 @@ def shown(rt: Rt, name: str) -> Any:
 
 
 class TestSet:
-    def test_a_value_counts_from_the_next_start_on_and_goes_before_rt_toml(
-        self, rt: Rt, tmp_path: Path
-    ) -> None:
+    def test_set_value_overrides_rt_toml_at_next_start(self, rt: Rt, tmp_path: Path) -> None:
         (tmp_path / "rt.toml").write_text("dev_poll_interval = 0.1\n")
         done = rt("config", "set", "dev_poll_interval", "0.05")
         assert done == (
             0,
-            "dev_poll_interval: 0.05 s (from set_option), from the next start on\n",
+            "dev_poll_interval: 0.05 s (from set_option); takes effect at the next start\n",
             "",
         )
         assert shown(rt, "dev_poll_interval") == {"value": 0.05, "origin": "set_option"}
 
-    def test_a_variable_that_goes_before_it_is_told(
-        self, rt: Rt, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_set_reports_overriding_variable(self, rt: Rt, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("RT_LOG_LEVEL", "error")
         assert (
             "log_level: error (from RT_LOG_LEVEL)" in rt("config", "set", "log_level", "debug").out
@@ -82,14 +78,14 @@ class TestSet:
             (["exec_timeout..*_main", "0.1"], {".*_setup": 1.0, ".*_main": 0.1}),
         ],
     )
-    def test_values_are_typed_and_those_that_may_not_be_set_from_afar_may_be_here(
+    def test_set_accepts_typed_values_of_all_options(
         self, rt: Rt, words: list[str], value: Any
     ) -> None:
         assert rt("config", "set", *words).status == 0
         assert shown(rt, words[0].partition(".")[0])["value"] == value
 
     @pytest.mark.parametrize(
-        ("words", "said"),
+        ("words", "expected"),
         [
             (
                 ["log_levle", "info"],
@@ -101,7 +97,7 @@ class TestSet:
             ),
             (["log_level", "info", "error"], "log_level takes one value"),
             (["log_level.x", "info"], "log_level has no entries"),
-            (["instance", "second"], "set instance in rt.toml, or by --instance"),
+            (["instance", "second"], "set it in rt.toml or by --instance"),
             (["dev_name.12", "7"], "invalid device name '12'"),
             (["dev_name", "arm"], "is not NAME:VALUE"),
             (["exec_module", "a\udcff.py"], "'a\\udcff.py' is not valid text"),
@@ -112,27 +108,27 @@ class TestSet:
             (["update_addr", "udp://x:{port9}"], "unknown placeholder in"),
         ],
     )
-    def test_what_is_wrong_is_told_and_changes_nothing(
-        self, rt: Rt, state: Path, words: list[str], said: str
+    def test_invalid_setting_is_reported_and_changes_nothing(
+        self, rt: Rt, state: Path, words: list[str], expected: str
     ) -> None:
         done = rt("config", "set", *words)
         assert done.status == 78
-        assert said in done.err
+        assert expected in done.err
         assert overrides.read(state) == {}
 
-    def test_a_catalog_with_which_no_robot_starts_is_refused(self, rt: Rt, state: Path) -> None:
+    def test_invalid_catalog_is_refused(self, rt: Rt, state: Path) -> None:
         assert (
-            "absent.toml: the catalog cannot be read"
+            "absent.toml: cannot read the catalog"
             in rt("config", "set", "dev_catalog", "absent.toml").err
         )
         assert overrides.read(state) == {}
 
-    def test_each_instance_has_its_own(self, rt: Rt) -> None:
+    def test_each_instance_has_its_own_overrides(self, rt: Rt) -> None:
         rt("--instance", "second", "config", "set", "debug", "true")
         assert shown(rt, "debug")["value"] is False
         assert "true" in rt("--instance", "second", "config", "debug").out
 
-    def test_nobody_else_changes_anything_meanwhile(self, rt: Rt, state: Path) -> None:
+    def test_concurrent_change_is_refused(self, rt: Rt, state: Path) -> None:
         state.mkdir(parents=True)
         fd = os.open(state, os.O_RDONLY)
         try:
@@ -145,27 +141,25 @@ class TestSet:
 
 
 class TestUnset:
-    def test_an_option_or_an_entry_is_taken_back(self, rt: Rt, state: Path) -> None:
+    def test_unset_removes_options_and_entries(self, rt: Rt, state: Path) -> None:
         rt("config", "set", "dev_name", "arm:7", "leg:8")
         rt("config", "set", "update_interval", "0.5")
         done = rt("config", "unset", "update_interval", "dev_name.arm")
         assert (
             done.out.splitlines()[0]
-            == "update_interval: 0.1 s (from default), from the next start on"
+            == "update_interval: 0.1 s (from default); takes effect at the next start"
         )
         assert overrides.read(state) == {"dev_name": {"leg": "8"}}
-        assert rt("config", "unset", "--all").out == "nothing is kept any more\n"
+        assert rt("config", "unset", "--all").out == "all values removed\n"
         assert overrides.read(state) == {}
 
-    def test_what_was_not_set_is_no_trouble_but_an_unknown_name_is(self, rt: Rt) -> None:
+    def test_unset_refuses_only_unknown_names(self, rt: Rt) -> None:
         assert rt("config", "unset", "debug").status == 0
         assert "unknown option 'debgu'; did you mean debug?" in rt("config", "unset", "debgu").err
         assert rt("config", "unset").status == rt("config", "unset", "--all", "debug").status == 2
 
     @pytest.mark.parametrize("data", [b"{", b'{"of_another_version": 1, "debug": true}'])
-    def test_a_file_with_which_no_robot_starts_is_mended(
-        self, rt: Rt, state: Path, data: bytes
-    ) -> None:
+    def test_unset_repairs_invalid_overrides(self, rt: Rt, state: Path, data: bytes) -> None:
         state.mkdir(parents=True)
         (state / overrides.FILE_NAME).write_bytes(data)
         assert rt("config").status == 78
@@ -187,7 +181,7 @@ class TestUnset:
         ("rt config unset dev_n", ["dev_name"]),
     ],
 )
-def test_the_tab_key_knows_options_and_their_words(
+def test_options_and_values_are_completed(
     rt: Rt, monkeypatch: pytest.MonkeyPatch, words: str, found: list[str]
 ) -> None:
     monkeypatch.setenv("COMP_WORDS", words)
@@ -196,13 +190,13 @@ def test_the_tab_key_knows_options_and_their_words(
     assert [line.partition(",")[2] for line in rt().out.splitlines()] == found
 
 
-def test_help_is_there_for_each(rt: Rt) -> None:
-    assert "rt config set NAME VALUE" in rt("config", "--help").out
+def test_set_and_unset_have_help(rt: Rt) -> None:
+    assert "\n  rt config set NAME VALUE" in rt("config", "--help").out
     assert "Usage: rt config set [OPTIONS] NAME VALUE..." in rt("config", "set", "--help").out
     assert "Usage: rt config unset [OPTIONS] NAME..." in rt("config", "unset", "--help").out
 
 
-def test_opening_a_robot_without_keys_says_that_it_will_not_start(rt: Rt) -> None:
+def test_opening_robot_without_keys_warns(rt: Rt) -> None:
     assert "will refuse to start" in rt("config", "set", "bind", "0.0.0.0").err
     assert rt("keys", "new", "blue", "--output", "-").status == 0
     assert "will refuse to start" not in rt("config", "set", "bind", "0.0.0.0").err

@@ -1,4 +1,4 @@
-"""The demo: what it leaves alone, and its driver's station."""
+"""The options and the driver's station of the demo."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +14,7 @@ from rt.demo.driver import Driver, Tally
 
 
 class Client:
-    """Takes calls, as the robot would."""
+    """A client that records calls and answers them after a delay (s)."""
 
     def __init__(self, seconds: float = 0.0) -> None:
         self.calls: list[str] = []
@@ -23,14 +23,14 @@ class Client:
         self._seconds = seconds
 
     async def issue_call(self, method: str, *arguments: Any, **_: Any) -> None:
-        """Note a call, and answer it later."""
+        """Record a call and answer it after the delay."""
         self.calls.append(method)
         self.arguments.append(arguments)
         await trio.sleep(self._seconds)
         self.answered.append(trio.current_time())
 
 
-async def test_the_sticks_move_until_the_robot_ends_not_only_while_it_drives(
+async def test_gamepads_are_sent_until_robot_ends(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     robot, station = Client(2.0), Client()
@@ -64,7 +64,7 @@ async def test_the_sticks_move_until_the_robot_ends_not_only_while_it_drives(
     assert set(station.calls) == {"update_gamepads"}
 
 
-def test_boards_that_are_plugged_in_are_left_alone() -> None:
+def test_demo_uses_no_real_devices() -> None:
     config = demo._configured(load(env={}))
     assert config.dev_ports == config.dev_usb_ids == ()
     assert set(config.dev_name) == set(demo.DEVICES)

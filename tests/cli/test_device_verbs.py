@@ -1,4 +1,4 @@
-"""What the verbs for one device are made of: names checked before anything is sent, values, statistics, and how they end."""
+"""The parts of commands for devices: names, values, statistics, signals and output."""
 
 import contextlib
 import io
@@ -44,7 +44,7 @@ def motor(store: BufferStore) -> Device:
 
 
 class TestDevice:
-    def test_without_names_every_readable_parameter_is_meant(self, motor: Device) -> None:
+    def test_default_is_every_readable_parameter(self, motor: Device) -> None:
         assert motor.readable(()) == [
             "duty_cycle",
             "enc_pos",
@@ -54,13 +54,13 @@ class TestDevice:
         ]
         assert motor.readable(("enc_vel", "enc_pos", "enc_vel")) == ["enc_vel", "enc_pos"]
 
-    def test_an_unknown_parameter_is_told_with_the_nearest(self, motor: Device) -> None:
+    def test_unknown_parameter_suggests_nearest(self, motor: Device) -> None:
         with pytest.raises(DeviceError, match="did you mean 'enc_pos'"):
             motor.readable(("enc_vel", "enc_po"))
         with pytest.raises(DeviceError, match=r"left_motor\.pid_pos_kp is write-only"):
             motor.readable(("pid_pos_kp",))
 
-    def test_values_have_no_more_digits_than_the_device_sent(self, motor: Device) -> None:
+    def test_floats_have_digits_of_device(self, motor: Device) -> None:
         motor.buffer.set("enc_pos", 0.1)
         motor.buffer.update(DevData(1 << 11, struct.pack("<f", math.inf)))
         values = motor.values(["enc_pos", "enc_vel"])
@@ -70,12 +70,12 @@ class TestDevice:
         assert row["time"].endswith("Z")
         json.dumps(row, allow_nan=False)
 
-    def test_a_device_that_has_left_is_told(self, motor: Device) -> None:
+    def test_disconnected_device_is_reported(self, motor: Device) -> None:
         motor.buffer.valid = False
         with pytest.raises(DeviceError, match="left_motor was disconnected"):
             motor.values(["enc_pos"])
 
-    def test_values_are_what_a_shell_reads(self) -> None:
+    def test_values_are_formatted_for_shell_tools(self) -> None:
         assert [as_text(value) for value in (True, False, 7, -0.5, math.nan)] == [
             "true",
             "false",
@@ -87,7 +87,7 @@ class TestDevice:
 
 
 class Held:
-    """An instance that these robots hold, one after the other; the last one stays."""
+    """An instance with a sequence of holders, of which the last one stays."""
 
     name = "arm"
 
@@ -99,9 +99,7 @@ class Held:
 
 
 @pytest.mark.parametrize("then", [None, Holder(2, "later")])
-def test_a_robot_that_has_ended_is_missed_also_if_another_one_is_there_already(
-    store: BufferStore, then: Holder | None
-) -> None:
+def test_restarted_robot_counts_as_ended(store: BufferStore, then: Holder | None) -> None:
     app = SimpleNamespace(names={}, make_buffer_manager=lambda **_: store)
     link: Any = SimpleNamespace(app=app, instance=Held([Holder(1), Holder(1), then]))
     devices = Devices(link)
@@ -128,13 +126,11 @@ class TestTypes:
         )
         return Devices(link)
 
-    async def test_a_type_names_its_only_device(self, devices: Devices) -> None:
+    async def test_type_selects_its_only_device(self, devices: Devices) -> None:
         assert [each.uid for each in await devices.find(["polar-bear", "left_motor"])] == [MOTOR]
-        assert (
-            await devices.find_one("servo-motor")
-        ).uid == SWITCH  # what the team calls so goes before
+        assert (await devices.find_one("servo-motor")).uid == SWITCH  # a name overrides a type
 
-    async def test_several_of_a_type_or_none_are_told(self, devices: Devices) -> None:
+    async def test_ambiguous_or_absent_type_is_reported(self, devices: Devices) -> None:
         with pytest.raises(
             DeviceError,
             match="2 devices of type limit-switch are connected; use servo-motor or 6",
@@ -146,7 +142,7 @@ class TestTypes:
 
 
 class TestRows:
-    def test_only_the_chosen_devices_are_rows_and_each_parameter_is_counted(
+    def test_rows_contain_chosen_devices_and_counters(
         self, store: BufferStore, motor: Device
     ) -> None:
         store.get_or_open(SWITCH)
@@ -168,7 +164,7 @@ class TestRows:
 
 
 class TestRoundTrips:
-    def test_statistics_are_those_of_ping(self, motor: Device) -> None:
+    def test_statistics_match_ping(self, motor: Device) -> None:
         trips = RoundTrips(motor)
         for seconds in (0.001, 0.002, None, 0.006):
             trips.add(seconds)
@@ -178,7 +174,7 @@ class TestRoundTrips:
             "min/avg/max/mdev = 1.00/3.00/6.00/2.16 ms",
         ]
 
-    def test_one_that_never_answers_has_no_times(self, motor: Device) -> None:
+    def test_statistics_without_answers_have_no_times(self, motor: Device) -> None:
         trips = RoundTrips(motor._replace(name=str(MOTOR)))
         assert trips.summary() == f"--- {MOTOR} (polar-bear) ---\n0 requests, 0 answers, 0% loss"
         trips.add(None)
@@ -187,7 +183,7 @@ class TestRoundTrips:
 
 @pytest.fixture
 def handlers() -> Iterator[None]:
-    """Handlers of signals as they were before the test."""
+    """Restore the signal handlers after the test."""
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = [signal.getsignal(number) for number in numbers]
     yield
@@ -196,7 +192,7 @@ def handlers() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-async def test_a_signal_ends_it_and_another_cuts_nothing_short(handlers: None, number: int) -> None:
+async def test_second_signal_does_not_interrupt_cleanup(handlers: None, number: int) -> None:
     steps = []
 
     async def work() -> None:
@@ -216,18 +212,18 @@ async def test_a_signal_ends_it_and_another_cuts_nothing_short(handlers: None, n
     assert steps == ["put back"]
 
 
-async def test_without_a_signal_everything_is_as_before(handlers: None) -> None:
+async def test_handlers_are_restored_without_signal(handlers: None) -> None:
     before = signal.getsignal(signal.SIGTERM)
     await run_until_signal(trio.lowlevel.checkpoint)
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-async def test_a_reader_that_is_slow_does_not_keep_a_line_from_being_cancelled(
+async def test_line_is_cancellable_while_reader_is_slow(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
 ) -> None:
     read, write = os.pipe()
     os.set_blocking(write, False)
-    with open(read, "rb"), open(write, "w") as stdout:  # noqa: ASYNC230, PTH123 - the two ends of a pipe
+    with open(read, "rb"), open(write, "w") as stdout:  # noqa: ASYNC230, PTH123
         monkeypatch.setattr("sys.stdout", stdout)
         output = Output()
         with trio.fail_after(30):
@@ -240,7 +236,7 @@ async def test_a_reader_that_is_slow_does_not_keep_a_line_from_being_cancelled(
         assert scope.cancelled_caught
 
 
-async def test_what_is_no_pipe_takes_a_line_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_line_is_written_at_once_without_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
     stdout = io.StringIO()
     monkeypatch.setattr("sys.stdout", stdout)
     await Output().line("a line")

@@ -1,4 +1,4 @@
-"""`rt emulate-dev`: what it plays, says and refuses."""
+"""The `rt emulate-dev` command: devices, output and errors."""
 
 import os
 import signal
@@ -23,14 +23,14 @@ COMMAND = [sys.executable, "-P", "-m", "rt", "emulate-dev"]
 
 
 class Emulator:
-    """A running `rt emulate-dev` and what it has said."""
+    """A running `rt emulate-dev` and its output."""
 
     def __init__(self, process: trio.Process) -> None:
         self.process = process
         self._rest = {"stdout": b"", "stderr": b""}
 
     async def lines(self, count: int, stream: str = "stdout") -> list[str]:
-        """Wait for so many lines of a stream."""
+        """Wait for ``count`` lines of a stream."""
         found: list[str] = []
         source = getattr(self.process, stream)
         with trio.fail_after(PATIENCE):
@@ -41,7 +41,7 @@ class Emulator:
                     self._rest[stream] = rest
                     continue
                 data = await source.receive_some()
-                assert data, f"it ended after saying {found}"
+                assert data, f"the emulator ended after {found}"
                 self._rest[stream] += data
         return found
 
@@ -92,7 +92,7 @@ async def ask(port: str, message: Ping | DevRead) -> object:
     return items[0]
 
 
-async def test_devices_on_ports_say_where_they_are(tmp_path: Path) -> None:
+async def test_ports_are_printed_with_device_and_uid(tmp_path: Path) -> None:
     async with emulator(
         tmp_path, "--pty", 'limit-switch@1..2:{"switch1": true}', "encoder"
     ) as running:
@@ -109,9 +109,7 @@ async def test_devices_on_ports_say_where_they_are(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-async def test_ports_in_a_folder_are_named_by_device_and_gone_in_the_end(
-    tmp_path: Path, signum: int
-) -> None:
+async def test_links_are_named_after_devices_and_removed(tmp_path: Path, signum: int) -> None:
     folder = tmp_path / "ports"
     arguments = (
         "--pty-dir",
@@ -122,7 +120,7 @@ async def test_ports_in_a_folder_are_named_by_device_and_gone_in_the_end(
         "polar-bear@4",
     )
     folder.mkdir()
-    (folder / "left").symlink_to("/dev/pts/none")  # left behind by one that was killed
+    (folder / "left").symlink_to("/dev/pts/none")  # stale, from a killed emulator
     async with emulator(tmp_path, *arguments, str(12 << 72 | 7 << 64 | 5)) as running:
         rows = [line.split(" ") for line in await running.lines(3)]
         names = ["left", "polar-bear@4", f"polar-bear-{12 << 72 | 7 << 64 | 5}"]
@@ -134,7 +132,7 @@ async def test_ports_in_a_folder_are_named_by_device_and_gone_in_the_end(
     assert list(folder.iterdir()) == []
 
 
-async def test_waving_sensors_move_and_given_ones_stay(tmp_path: Path) -> None:
+async def test_wave_moves_only_sensors_without_value(tmp_path: Path) -> None:
     async with emulator(tmp_path, "--pty", "--wave", 'potentiometer:{"pot1": 0.5}') as running:
         ((port, *_),) = [line.split(" ") for line in await running.lines(1)]
         values: set[bytes] = set()
@@ -147,7 +145,7 @@ async def test_waving_sensors_move_and_given_ones_stay(tmp_path: Path) -> None:
         assert await running.stop() == 0
 
 
-async def test_faults_are_said_with_their_seed(tmp_path: Path) -> None:
+async def test_faults_are_printed_with_seed(tmp_path: Path) -> None:
     async with emulator(
         tmp_path, "--pty", "--fault", "drop=0.5", "--fault", "delay", "rfid@1..3"
     ) as running:
@@ -160,7 +158,7 @@ async def test_faults_are_said_with_their_seed(tmp_path: Path) -> None:
         assert await running.lines(1, "stderr") == ["1 device with --fault freeze=5 --seed 42"]
 
 
-async def test_a_device_over_tcp_says_when_it_is_connected(tmp_path: Path) -> None:
+async def test_tcp_device_prints_connection_changes(tmp_path: Path) -> None:
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
     async with listeners[0] as listener:
         port = listener.socket.getsockname()[1]
@@ -194,7 +192,7 @@ async def test_a_device_over_tcp_says_when_it_is_connected(tmp_path: Path) -> No
         (["--pty-dir", "file", "rfid"], "file"),
     ],
 )
-def test_what_cannot_be_played_is_refused_in_one_sentence(
+def test_invalid_arguments_are_refused_with_one_message(
     tmp_path: Path, arguments: list[str], reason: str
 ) -> None:
     (tmp_path / "file").touch()

@@ -1,4 +1,4 @@
-"""Every command that the README or a verb's help shows is one that rt takes as it stands."""
+"""The commands shown in the README and in help texts are valid."""
 
 import re
 import shlex
@@ -27,7 +27,7 @@ def shown() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("line", dict.fromkeys(shown()))
-def test_an_example_is_a_command_that_rt_takes(line: str) -> None:
+def test_example_is_valid_command(line: str) -> None:
     program, *words = shlex.split(line.partition(" <")[0], comments=True)
     assert program == "rt"
     context = main.cli.make_context("rt", words)
@@ -40,10 +40,10 @@ def test_an_example_is_a_command_that_rt_takes(line: str) -> None:
         try:
             context, command = found.make_context(name, words, parent=context), found
         except (click.exceptions.Exit, click.exceptions.NoArgsIsHelpError):
-            return  # it shows its help
+            return  # prints help
 
 
-def test_there_are_examples() -> None:
+def test_examples_are_found() -> None:
     lines = list(shown())
     assert len(lines) > 40
     assert "rt write left_motor duty_cycle=-1 deadband=0.05 --seconds 2" in lines

@@ -1,4 +1,4 @@
-"""What `rt run` says of code that is not there, and of ports that another robot has."""
+"""Hints of `rt run` about missing code, and free ports."""
 
 import contextlib
 import socket
@@ -24,7 +24,7 @@ def test_missing_code_suggests_the_nearest_file(tmp_path: Path) -> None:
     assert "rt init" not in problem
 
 
-def test_free_ports_skip_those_that_are_taken() -> None:
+def test_free_ports_skip_taken_ports() -> None:
     base = free_ports(20_000)
     assert base is not None
     with contextlib.closing(socket.socket()) as taken:

@@ -1,4 +1,4 @@
-"""What docs/team-code.md tells teams is what the robot does."""
+"""docs/team-code.md matches the code."""
 
 import ast
 import re
@@ -20,7 +20,7 @@ PROGRAMS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_its_programs_are_without_a_fault(tmp_path: Path, program: str) -> None:
+def test_programs_pass_lint(tmp_path: Path, program: str) -> None:
     (tmp_path / "studentcode.py").write_text(program)
     assert (
         lint(LintRequest(directory=str(tmp_path), exec_module="studentcode", dev_name=DEVICES))
@@ -28,19 +28,19 @@ def test_its_programs_are_without_a_fault(tmp_path: Path, program: str) -> None:
     )
 
 
-def test_it_has_programs_and_its_station_is_python() -> None:
+def test_page_has_programs_and_valid_station() -> None:
     assert len(PROGRAMS) >= 2
     (station,) = re.findall(r"```py\n(.*?)```", PAGE, re.DOTALL)
     ast.parse(station)
 
 
-def test_its_buttons_are_those_of_the_catalog_with_their_bits() -> None:
+def test_buttons_and_bits_match_catalog() -> None:
     shown = {name: int(value) for name, value in re.findall(r"`(\w+)` \| (\d+) ", PAGE)}
     buttons = [param.name for param in GAMEPAD.params if not param.is_real]
     assert shown == {name: 1 << bit for bit, name in enumerate(buttons)}
 
 
-def test_its_sticks_are_those_of_the_catalog() -> None:
+def test_sticks_match_catalog() -> None:
     shown = dict(re.findall(r"`(joystick_\w+)` \| `(\w+)`", PAGE))
     assert list(shown) == [param.name for param in GAMEPAD.params if param.is_real]
     for name, letters in shown.items():
@@ -48,7 +48,7 @@ def test_its_sticks_are_those_of_the_catalog() -> None:
         assert letters == side[0] + axis
 
 
-def test_it_tells_every_name_and_every_method() -> None:
+def test_page_documents_every_name_and_method() -> None:
     for owner in NAMES:
         for name in (*METHODS.get(owner, ()), *VALUES.get(owner, ())):
             assert f"{owner}.{name}" in PAGE, name

@@ -1,4 +1,4 @@
-"""`rt write` drives under a lease, and ends when that has lapsed."""
+"""The lease of `rt write`."""
 
 import contextlib
 
@@ -15,7 +15,7 @@ from rt.protocol.message import DevDisable, DevWrite, SubReq
 SLOT = 8
 
 
-async def test_a_command_that_was_kept_from_running_says_that_the_device_was_disabled(
+async def test_lapsed_lease_is_reported_as_disabled(
     prefix: str,
 ) -> None:
     async with open_robot(prefix) as robot:
@@ -30,7 +30,7 @@ async def test_a_command_that_was_kept_from_running_says_that_the_device_was_dis
             async def watch() -> None:
                 await board.receives(DevWrite)
                 board.received.clear()
-                lease.release()  # as the device process does with a lease that has fallen silent
+                lease.release()  # like the device process when renewals stop
                 robot.write_event.signal()
                 await trio.sleep_forever()
 
@@ -43,7 +43,7 @@ async def test_a_command_that_was_kept_from_running_says_that_the_device_was_dis
         assert board.device.values["duty_cycle"] == 0
 
 
-async def test_a_device_that_was_disabled_before_the_command_ended_counts_as_disabled(
+async def test_device_disabled_before_end_counts_as_disabled(
     prefix: str,
 ) -> None:
     async with open_robot(prefix) as robot:
@@ -63,11 +63,9 @@ async def test_a_device_that_was_disabled_before_the_command_ended_counts_as_dis
                 robot.write_event.signal()
                 await board.receives(DevDisable)
                 with trio.fail_after(PATIENCE):
-                    while buffer.counters.disables == before:  # noqa: ASYNC110 - counters ring no bell
+                    while buffer.counters.disables == before:  # noqa: ASYNC110 - no event
                         await trio.sleep(0.001)
 
-            with contextlib.suppress(
-                ExceptionGroup
-            ):  # a busy machine sees first that the lease has ended
+            with contextlib.suppress(ExceptionGroup):  # on a slow machine the lease ends first
                 await driver.drive({"duty_cycle": 0.5}, watch)
         assert driver.disabled

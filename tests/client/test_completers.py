@@ -1,4 +1,4 @@
-"""What the Tab key offers, and that it never says anything else."""
+"""Shell completions, and nothing else on the output."""
 
 import subprocess
 from pathlib import Path
@@ -22,7 +22,7 @@ echo "${COMPREPLY[@]}"
 def offered(
     line: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> list[str]:
-    """What bash is offered for the last word of a line."""
+    """Return the completions of the last word of a line in bash."""
     monkeypatch.setenv("COMP_WORDS", line)
     monkeypatch.setenv("COMP_CWORD", str(len(line.split(" ")) - 1))
     assert completion.complete(main.cli, "bash_complete") == 0
@@ -39,13 +39,13 @@ def offered(
         ("rt doctor --only mut", ["mutex"]),
         ("rt emulate-dev po", ["potentiometer", "polar-bear"]),
         ("rt parse-msg --device my", ["my_arm"]),
-        ("rt lint stu", ["stu"]),  # the shell knows its files itself
+        ("rt lint stu", ["stu"]),  # the shell completes files
         ("rt logs ol", ["ol"]),
         ("rt keys re", ["revoke"]),
         ("rt read motor --ti", ["--timeout"]),
     ],
 )
-def test_what_needs_no_robot_is_always_offered(
+def test_static_names_are_completed_without_robot(
     line: str,
     words: list[str],
     tmp_path: Path,
@@ -57,7 +57,7 @@ def test_what_needs_no_robot_is_always_offered(
     assert offered(line, monkeypatch, capfd) == words
 
 
-def test_robots_that_run_are_offered(
+def test_running_robots_are_completed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("rt.instance.running", lambda: ["blue", "black", "red"])
@@ -66,7 +66,7 @@ def test_robots_that_run_are_offered(
     assert offered("rt devices --instance r", monkeypatch, capfd) == ["red"]
 
 
-def test_a_wrong_file_of_options_offers_nothing_and_says_nothing(
+def test_invalid_rt_toml_completes_nothing_silently(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "rt.toml").write_text("port_base = 1\n")
@@ -74,7 +74,7 @@ def test_a_wrong_file_of_options_offers_nothing_and_says_nothing(
     assert offered("rt emulate-dev po", monkeypatch, capfd) == []
 
 
-def test_bash_puts_no_space_between_a_parameter_and_its_value() -> None:
+def test_bash_adds_no_space_after_equals_sign() -> None:
     script = BASH.replace(
         "SCRIPT", completion.script("bash").replace("complete -o", ": complete -o")
     )
@@ -85,7 +85,7 @@ def test_bash_puts_no_space_between_a_parameter_and_its_value() -> None:
 @pytest.mark.parametrize(
     "function", [completers.methods, completers.devices, completers.readable, completers.writeable]
 )
-def test_without_a_robot_nothing_is_completed_and_nothing_is_said(
+def test_without_robot_nothing_is_completed_silently(
     function: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     command = main.cli.commands.get("call", click.Command("call", params=[click.Argument(["uid"])]))
@@ -99,7 +99,7 @@ def test_without_a_robot_nothing_is_completed_and_nothing_is_said(
 @pytest.mark.parametrize(
     "instruction", ["bash_complete", "cmd_complete", "zsh_source", "", "_", "bash"]
 )
-def test_a_shell_that_asks_in_vain_is_told_nothing(
+def test_invalid_request_of_shell_prints_nothing(
     instruction: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert completion.complete(main.cli, instruction) == 0

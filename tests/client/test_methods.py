@@ -1,4 +1,4 @@
-"""Methods as `rt call` knows them: found by name, explained, and given what a person typed."""
+"""Methods for `rt call`: lookup, help and arguments."""
 
 import contextlib
 import json
@@ -45,7 +45,7 @@ SERVICES = {
 }
 
 
-def test_a_text_stays_a_text_where_the_method_takes_no_number() -> None:
+def test_number_stays_text_for_text_argument() -> None:
     assert methods.values("m", method(UID, EITHER, MANY), ["1", "1", '["a"]']) == ["1", 1, ["a"]]
     assert methods.values("m", method(), ["1", "x"]) == [1, "x"]
     assert methods.values("m", method(REST), ["1", "2.5", "true"]) == [1, 2.5, True]
@@ -53,7 +53,7 @@ def test_a_text_stays_a_text_where_the_method_takes_no_number() -> None:
 
 
 @pytest.mark.parametrize("text", ["[1,", '{"a": }', '"open'])
-def test_json_that_is_broken_is_told_with_the_argument_and_what_is_allowed(text: str) -> None:
+def test_invalid_json_is_reported_with_argument_and_type(text: str) -> None:
     with pytest.raises(
         RemoteCallError, match=r"m: argument block is not valid JSON: .*; expected bool"
     ) as caught:
@@ -72,7 +72,7 @@ TABLE = argument("gamepads", {"type": "object"}, "dict[int, GamepadState]")
 
 
 @pytest.mark.parametrize(
-    ("taken", "text", "said"),
+    ("taken", "text", "expected"),
     [
         (
             PARAMS,
@@ -93,18 +93,18 @@ TABLE = argument("gamepads", {"type": "object"}, "dict[int, GamepadState]")
         (TABLE, "{lx: 0.5}", r"""quote the strings: '\{"lx": 0\.5\}'"""),
     ],
 )
-def test_a_list_or_map_that_is_none_is_told_with_an_example(
-    taken: dict[str, Any], text: str, said: str
+def test_wrong_list_or_map_is_reported_with_example(
+    taken: dict[str, Any], text: str, expected: str
 ) -> None:
-    with pytest.raises(RemoteCallError, match=said):
+    with pytest.raises(RemoteCallError, match=expected):
         methods.values("m", method(taken), [text])
 
 
-def test_more_arguments_than_a_method_takes_are_told() -> None:
+def test_too_many_arguments_are_refused() -> None:
     many = [UID, MANY]
-    for taken, said in (([], "m takes no arguments"), (many, r"m takes only UID \[UIDS\]")):
+    for taken, expected in (([], "m takes no arguments"), (many, r"m takes only UID \[UIDS\]")):
         methods.require_count("m", method(*taken), len(taken))
-        with pytest.raises(RemoteCallError, match=said):
+        with pytest.raises(RemoteCallError, match=expected):
             methods.require_count("m", method(*taken), len(taken) + 1)
     methods.require_count("m", method(UID, REST), 9)
 
@@ -122,20 +122,19 @@ def test_more_arguments_than_a_method_takes_are_told() -> None:
         ("there is no device 'x'", "there is no device 'x'"),
     ],
 )
-def test_a_wrong_type_is_told_in_plain_words(message: str, plain: str) -> None:
+def test_type_error_is_simplified(message: str, plain: str) -> None:
     assert methods.simplify_type_error(message) == plain
 
 
 @given(st.text(), st.sampled_from([UID, EITHER, MANY, REST, argument("any", None)]))
-def test_whatever_a_person_types_is_an_argument_or_one_error(
-    text: str, taken: dict[str, Any]
-) -> None:
+def test_any_text_is_argument_or_one_error(text: str, taken: dict[str, Any]) -> None:
     with contextlib.suppress(RemoteCallError):
         (value,) = methods.values("m", method(taken), [text])
-        assert isinstance(value, str) or value == json.loads(text) or value != value  # noqa: PLR0124 - NaN is JSON here
+        is_nan = value != value  # noqa: PLR0124
+        assert isinstance(value, str) or value == json.loads(text) or is_nan
 
 
-def test_a_method_is_found_by_its_name_or_its_service() -> None:
+def test_method_is_found_by_name_or_service() -> None:
     assert methods.find(SERVICES, "ping", None) == "device-service"
     with pytest.raises(
         RemoteCallError, match=r"use broker\.describe or device\.describe or executor\.describe"
@@ -157,7 +156,7 @@ def test_a_method_is_found_by_its_name_or_its_service() -> None:
     assert "did you mean" not in caught.value.message
 
 
-def test_a_method_is_explained_with_its_arguments_and_defaults() -> None:
+def test_method_help_has_arguments_and_defaults() -> None:
     lines = list(methods.explain("device-service", "ping", SERVICES["device-service"]["ping"]))
     assert lines[0] == "Usage: rt call ping UID [UIDS] [VALUES]..."
     assert "  All of them." in lines
@@ -165,7 +164,7 @@ def test_a_method_is_explained_with_its_arguments_and_defaults() -> None:
     assert "  uids     str | list[str]  [default: None]" in lines
 
 
-def test_the_list_has_the_first_line_of_the_documentation_only() -> None:
+def test_listing_has_first_line_of_documentation() -> None:
     text = "\n".join(methods.listing(SERVICES))
     assert "Ask who is there." in text
     assert "All of them." not in text

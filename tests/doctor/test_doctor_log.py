@@ -1,4 +1,4 @@
-"""The check of the log file against real places."""
+"""The check of the log file with real paths."""
 
 from pathlib import Path
 
@@ -13,16 +13,16 @@ def look(directory: Path, file: str, **options: int) -> Finding:
     return finding
 
 
-def test_a_place_that_is_still_to_be_made_is_fine(tmp_path: Path) -> None:
+def test_missing_directory_is_ok_and_not_created(tmp_path: Path) -> None:
     assert look(tmp_path, str(tmp_path / "new" / "robot.log")).status == "ok"
     assert list(tmp_path.iterdir()) == []
 
 
-def test_no_file_is_nothing_to_look_at(tmp_path: Path) -> None:
+def test_empty_log_file_is_skipped(tmp_path: Path) -> None:
     assert look(tmp_path, "").status == "skip"
 
 
-def test_a_place_that_takes_no_file_is_said(tmp_path: Path) -> None:
+def test_path_that_cannot_be_created_is_a_warning(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for path in (tmp_path, tmp_path / "file" / "robot.log"):
         finding = look(tmp_path, str(path))
@@ -30,6 +30,6 @@ def test_a_place_that_takes_no_file_is_said(tmp_path: Path) -> None:
         assert "log_file" in finding.remedy
 
 
-def test_too_little_room_is_said(tmp_path: Path) -> None:
+def test_too_little_disk_space_is_a_warning(tmp_path: Path) -> None:
     finding = look(tmp_path, "/proc/robot.log")
     assert finding.status == "warn"

@@ -1,4 +1,4 @@
-"""Checks are declared once, run apart from one another, and reported to people and programs alike."""
+"""Declaration, isolated execution and reports of checks."""
 
 import json
 from pathlib import Path
@@ -23,7 +23,7 @@ def test_every_check_has_a_meaning_of_one_line() -> None:
         assert each.id == each.id.lower()
 
 
-def test_a_crashed_check_is_a_failed_one(environment: Environment) -> None:
+def test_check_that_raises_fails(environment: Environment) -> None:
     def crash(_: Environment) -> Result:
         raise ZeroDivisionError("by zero")
 
@@ -35,7 +35,7 @@ def test_a_crashed_check_is_a_failed_one(environment: Environment) -> None:
     assert finding.remedy
 
 
-def test_an_id_is_taken_once() -> None:
+def test_duplicate_id_is_refused() -> None:
     doctor.checks()
     with pytest.raises(ValueError, match="two checks have the id 'shm'"):
         doctor.check("shm")(lambda _: doctor.ok("twice"))
@@ -48,12 +48,12 @@ def test_only_the_named_checks_run(environment: Environment) -> None:
     ]
 
 
-def test_a_check_on_request_runs_only_then(environment: Environment) -> None:
+def test_check_on_request_runs_only_if_named(environment: Environment) -> None:
     assert [finding.status for finding in doctor.examine(environment, ["stdlib"])] == ["skip"]
 
 
-def test_an_unknown_id_is_told_the_nearest(environment: Environment) -> None:
-    with pytest.raises(LookupError, match="no check 'adresses'; did you mean addresses"):
+def test_unknown_id_is_an_error_with_the_nearest(environment: Environment) -> None:
+    with pytest.raises(LookupError, match="unknown check 'adresses'; did you mean addresses"):
         doctor.examine(environment, ["adresses"])
 
 
@@ -64,12 +64,12 @@ FINDINGS = [
 ]
 
 
-def test_a_warning_is_no_failure() -> None:
+def test_warning_is_not_a_failure() -> None:
     assert report.exit_status(FINDINGS) == 0
     assert report.exit_status([*FINDINGS, Finding("shm", "fail", "absent", "mount it")]) == 1
 
 
-def test_programs_get_a_list_of_objects() -> None:
+def test_json_is_a_list_of_objects() -> None:
     assert json.loads(report.as_json(FINDINGS))[1] == {
         "id": "serial",
         "status": "warn",
@@ -78,7 +78,7 @@ def test_programs_get_a_list_of_objects() -> None:
     }
 
 
-def test_people_get_the_remedy_under_the_fact(capsys: pytest.CaptureFixture[str]) -> None:
+def test_table_shows_the_remedy_below_the_fact(capsys: pytest.CaptureFixture[str]) -> None:
     report.show(FINDINGS, console())
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
     at = next(number for number, line in enumerate(lines) if line.startswith("serial"))

@@ -363,14 +363,14 @@ def test_range_names_many_devices_with_same_values() -> None:
         ("polar-bear@1..9999", "at most 1024"),
         ("left_moter", "did you mean left_motor"),
         ("polar_baer@2", "did you mean polar-bear"),
-        ('rfid:{"id": true, "tag_detect": 3.5}', "takes an integer"),
+        ('rfid:{"id": true, "tag_detect": 3.5}', "must be an integer"),
         ('potentiometer:{"pot0": NaN}', "NaN"),
         (str(2**88), "names no device"),
         (str(99 << 72), "device id 99"),
         ("polar-bear:{", "not JSON"),
         ("polar-bear:[]", "must be an object"),
         ('polar-bear:{"dutycycle": 1}', "duty_cycle"),
-        ('polar-bear:{"duty_cycle": "fast"}', "takes a number"),
+        ('polar-bear:{"duty_cycle": "fast"}', "must be a number"),
     ],
 )
 def test_invalid_uid_spec_is_explained(spec: str, reason: str) -> None:

@@ -1,4 +1,4 @@
-"""The emulator packs what the catalog unpacks, and the other way round."""
+"""Tests of the values of emulated devices: packed and unpacked by the codec of the catalog."""
 
 import ctypes
 from typing import Any
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from rt import catalog
 from rt.catalog import Parameter, Peripheral
-from rt.emulator.payload import Packer, checked, initial
+from rt.emulator.payload import checked, initial
 from rt.errors import RemoteProtocolError
 from rt.protocol.message import VALUES_MAX
 
@@ -31,11 +31,10 @@ def test_values_round_trip(peripheral: Peripheral, bitmap: int, data: st.DataObj
     values: dict[str, Any] = {
         param.name: param.checked(_any(param, data.draw(numbers))) for param in peripheral.params
     }
-    packer = Packer(peripheral)
-    ((packed, payload),) = packer.pack(bitmap, values)
+    payload = peripheral.packing.pack(bitmap, values)
     wanted = {name: values[name] for name in peripheral.names(bitmap)}
-    assert packed == bitmap
-    assert packer.unpack(bitmap, payload) == wanted
+    assert peripheral.pack(wanted) == (bitmap, payload)
+    assert peripheral.packing.unpack(bitmap, payload) == wanted
     assert peripheral.unpack(bitmap, payload) == wanted
 
 
@@ -43,9 +42,8 @@ def test_values_round_trip(peripheral: Peripheral, bitmap: int, data: st.DataObj
 def test_any_bytes_are_values_or_an_error(
     peripheral: Peripheral, bitmap: int, payload: bytes
 ) -> None:
-    packer = Packer(peripheral)
     try:
-        values = packer.unpack(bitmap, payload)
+        values = peripheral.unpack(bitmap, payload)
     except RemoteProtocolError:
         return
     assert list(values) == peripheral.names(bitmap)
@@ -53,10 +51,11 @@ def test_any_bytes_are_values_or_an_error(
 
 @given(st.integers(0, 0xFFFF))
 def test_payloads_are_short_enough_and_complete(bitmap: int) -> None:
-    payloads = Packer(WIDE).pack(bitmap, {param.name: initial(param) for param in WIDE.params})
-    assert all(len(payload) <= VALUES_MAX for _, payload in payloads)
-    assert sum(part for part, _ in payloads) == bitmap
-    ids = [number for part, _ in payloads for number in range(16) if part >> number & 1]
+    values = {param.name: initial(param) for param in WIDE.params}
+    parts = WIDE.packing.split(bitmap, VALUES_MAX)
+    assert all(len(WIDE.packing.pack(part, values)) <= VALUES_MAX for part in parts)
+    assert sum(parts) == bitmap
+    ids = [number for part in parts for number in range(16) if part >> number & 1]
     assert ids == sorted(ids)
 
 
@@ -68,7 +67,7 @@ def test_nested_list_fills_array_of_arrays() -> None:
 
 def test_bitmap_with_unknown_parameters_is_refused() -> None:
     with pytest.raises(RemoteProtocolError, match="has only 3 parameters"):
-        Packer(CATALOG["limit-switch"]).unpack(0b1000, b"\0")
+        CATALOG["limit-switch"].unpack(0b1000, b"\0")
 
 
 def _any(param: Parameter, number: int) -> object:

@@ -1,4 +1,4 @@
-"""Directories, links and files that another user has put where those of this user should be: none is used, and each refusal says whose it is."""
+"""Directories, links and files that another user has put in the place of ours: none is used."""
 
 import fcntl
 import os
@@ -34,7 +34,7 @@ def shared() -> Iterator[Path]:
 
 
 def give(path: Path) -> Path:
-    """Give a file or link away to another user, with all that is in it."""
+    """Give a file, or a directory with its contents, to another user."""
     for each in (path, *path.rglob("*")):
         os.chown(each, UID, UID, follow_symlinks=False)
     return path
@@ -42,7 +42,7 @@ def give(path: Path) -> Path:
 
 @pytest.fixture(params=["base", "directory", "link of the base", "link"])
 def false_robot(request: pytest.FixtureRequest, shared: Path) -> Iterator[Instance]:
-    """An instance whose directory another user has made, with a lock that is held."""
+    """An instance whose directory another user has created, with a held lock."""
     instance = Instance.locate("default", {"XDG_RUNTIME_DIR": str(shared)})
     base, real = instance.directory.parent, shared / "elsewhere"
     real.mkdir()
@@ -106,7 +106,7 @@ def test_root_reaches_the_robot_of_a_service(shared: Path, monkeypatch: pytest.M
         assert instance.require().pid == 1
 
 
-def test_robot_of_this_user_in_a_shared_place_is_found(shared: Path) -> None:
+def test_robot_of_this_user_in_a_shared_directory_is_found(shared: Path) -> None:
     instance = Instance.locate("default", {"XDG_RUNTIME_DIR": str(shared)})
     assert instance.holder() is None
     with instance.acquire():
@@ -154,7 +154,7 @@ def test_log_is_not_written_to_a_file_of_another_user(shared: Path) -> None:
 
 
 @pytest.mark.parametrize("given", [".", "options.json"])
-def test_kept_options_of_another_user_are_refused(shared: Path, given: str) -> None:
+def test_overrides_of_another_user_are_refused(shared: Path, given: str) -> None:
     directory = shared if given == "options.json" else shared / "state" / "default"
     plant(directory / "options.json", '{"bind": "0.0.0.0"}')
     give(directory / given if directory == shared else shared / "state")
@@ -188,17 +188,17 @@ def test_ports_in_a_directory_of_another_user_do_not_count(shared: Path) -> None
     assert any(f"user {UID}" in reason for _, reason in ports.ignored_ports(found))
 
 
-def test_emulated_ports_are_not_put_into_a_directory_of_another_user(shared: Path) -> None:
+def test_emulated_ports_are_not_created_in_a_directory_of_another_user(shared: Path) -> None:
     (shared / "ports").mkdir()
     give(shared / "ports")
     with pytest.raises(DeviceError, match=OWNER):
         _paths(shared / "ports", [], {})
 
 
-async def test_desk_of_another_user_gives_no_shared_memory(shared: Path) -> None:
+async def test_registrar_of_another_user_is_refused(shared: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
         listener.bind(str(shared / session.SOCKET_NAME))
-        # The kernel notes the user at this moment.
+        # The kernel records the user of `listen`.
         os.seteuid(UID)
         try:
             listener.listen()
@@ -209,8 +209,8 @@ async def test_desk_of_another_user_gives_no_shared_memory(shared: Path) -> None
                 pass
 
 
-def test_home_of_another_user_is_no_shared_place(tmp_path: Path) -> None:
-    # As root with the HOME of a user: what that user made is not placed in advance.
+def test_home_of_another_user_is_accepted(tmp_path: Path) -> None:
+    # Root with the HOME of a user: files of that user are not planted.
     require_another_user()
     home = tmp_path / "home"
     plant(home / "rt" / "options.json", "{}")

@@ -1,4 +1,4 @@
-"""An instance: one robot holds it, everybody can learn who, and a killed one leaves nothing for long."""
+"""An instance: one robot holds it, others can see which, and a killed one is cleaned up."""
 
 import os
 import shutil
@@ -54,38 +54,38 @@ def holder(instance: Instance) -> Iterator["subprocess.Popen[bytes]"]:
 
 
 def leave_remains(instance: Instance, **fields: object) -> None:
-    """What a robot leaves that was killed: a pid file without a lock, a socket."""
+    """Create what a killed robot leaves: a pid file without a lock, and a socket."""
     instance.directory.mkdir(parents=True, mode=0o700)
     instance.path("pid").write_bytes(msgspec.json.encode({"pid": 1, **fields}))
     with socket.socket(socket.AF_UNIX) as stale:
         stale.bind(str(instance.path("router.sock")))
 
 
-def test_the_directory_is_the_users_own(runtime: Path) -> None:
+def test_directory_is_in_the_runtime_directory_of_the_user(runtime: Path) -> None:
     assert Instance.locate("a", {"XDG_RUNTIME_DIR": str(runtime)}).directory == runtime / "rt" / "a"
 
 
-def test_without_a_users_directory_there_is_another_place(tmp_path: Path) -> None:
+def test_without_a_runtime_directory_another_place_is_used(tmp_path: Path) -> None:
     found = Instance.locate("a", {"XDG_RUNTIME_DIR": str(tmp_path / "missing")}).directory
     assert found in (Path("/run/rt/a"), Path(f"/tmp/rt-{os.geteuid()}/a"))
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", ".a", "a/b", "a b", "a" * 33, "ä", "a\n"])
-def test_a_name_that_makes_no_good_directory_is_refused(name: str) -> None:
-    with pytest.raises(ConfigError, match="allowed are"):
+def test_invalid_name_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="invalid instance name"):
         Instance.locate(name, {})
 
 
-def test_a_directory_that_is_too_long_for_sockets_is_refused(runtime: Path) -> None:
+def test_directory_too_long_for_sockets_is_refused(runtime: Path) -> None:
     deep = runtime / ("x" * MAX_DIRECTORY)
     deep.mkdir()
     with pytest.raises(ConfigError, match="choose a shorter"):
         Instance.locate("a", {"XDG_RUNTIME_DIR": str(deep)})
 
 
-def test_a_held_instance_says_by_whom_and_leaves_nothing(instance: Instance) -> None:
-    with instance.acquire() as swept:
-        assert swept == []
+def test_held_instance_has_a_holder_and_leaves_nothing(instance: Instance) -> None:
+    with instance.acquire() as removed:
+        assert removed == []
         assert stat.S_IMODE(instance.directory.stat().st_mode) == 0o700
         holder = instance.holder()
         assert holder is not None
@@ -99,19 +99,19 @@ def test_a_held_instance_says_by_whom_and_leaves_nothing(instance: Instance) -> 
     assert instance.holder() is None
 
 
-def test_an_error_of_the_robot_leaves_nothing_either(instance: Instance) -> None:
+def test_error_of_the_robot_leaves_nothing(instance: Instance) -> None:
     with pytest.raises(ZeroDivisionError), instance.acquire():
         _ = 1 // 0
     assert not instance.directory.exists()
 
 
-def test_a_second_robot_learns_who_holds_it(
+def test_second_robot_is_refused_with_the_holder(
     instance: Instance, holder: "subprocess.Popen[bytes]"
 ) -> None:
     with pytest.raises(InstanceBusyError) as caught, instance.acquire():
         pass
     assert (
-        f"a robot runs as 'default' already: process {holder.pid} since 20" in caught.value.message
+        f"a robot already runs as 'default': process {holder.pid} since 20" in caught.value.message
     )
     assert caught.value.message.endswith("stop it, or use --instance NAME --port-base 6010")
     assert caught.value.context["pid"] == holder.pid
@@ -121,17 +121,17 @@ def test_a_second_robot_learns_who_holds_it(
     assert found.pid == holder.pid
 
 
-def test_a_robot_that_ends_frees_its_instance(
+def test_robot_that_ends_frees_its_instance(
     instance: Instance, holder: "subprocess.Popen[bytes]"
 ) -> None:
     holder.communicate(timeout=10)
     assert holder.returncode == 0
-    with instance.acquire() as swept:
-        assert swept == []
+    with instance.acquire() as removed:
+        assert removed == []
 
 
 @pytest.mark.parametrize("linked", [True, False])
-def test_what_has_taken_the_place_of_the_directory_is_not_emptied(
+def test_directory_that_took_the_name_is_not_emptied(
     instance: Instance, tmp_path: Path, linked: bool
 ) -> None:
     other = tmp_path / "other"
@@ -146,7 +146,7 @@ def test_what_has_taken_the_place_of_the_directory_is_not_emptied(
     assert (instance.directory / "home" / "thesis").read_text() == "years of work"
 
 
-def test_what_a_killed_robot_left_is_swept(
+def test_files_of_a_killed_robot_are_removed(
     instance: Instance, holder: "subprocess.Popen[bytes]"
 ) -> None:
     with socket.socket(socket.AF_UNIX) as stale:
@@ -154,60 +154,60 @@ def test_what_a_killed_robot_left_is_swept(
     holder.send_signal(signal.SIGKILL)
     holder.wait(timeout=10)
     assert instance.holder() is None
-    with instance.acquire() as swept:
+    with instance.acquire() as removed:
         assert not instance.path("router.sock").exists()
-        assert [sentence.split(",")[0] for sentence in swept[:1]] == ["the last robot"]
-        assert "was killed" in swept[0]
-        assert len(swept) == 2
-        assert "router.sock" in swept[1]
+        assert removed[0].startswith("the last robot, process ")
+        assert "was killed" in removed[0]
+        assert len(removed) == 2
+        assert "router.sock" in removed[1]
 
 
 @pytest.mark.parametrize("patience", [0.0, 1.0])
-def test_processes_of_a_killed_robot_are_ended(
-    instance: Instance, monkeypatch: pytest.MonkeyPatch, patience: float
-) -> None:
-    monkeypatch.setattr(stale_files, "EXIT_TIMEOUT", patience or 0.2)
+def test_processes_of_a_killed_robot_are_ended(instance: Instance, patience: float) -> None:
     body = f"import time; print(flush=True); time.sleep(0.1 if {patience > 0} else 1000)"
     env = {**os.environ, ENV_DIRECTORY: str(instance.directory)}
     command = [sys.executable, "-I", "-S", "-c", body]
     with subprocess.Popen(command, env=env, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()
-        with instance.acquire() as swept:
-            assert swept == [f"ended 1 processes of a robot that was killed: {process.pid}"]
+        with instance.acquire(patience or 0.2) as removed:
+            assert removed == [f"ended processes of a killed robot: {process.pid}"]
             assert process.wait(timeout=10) == (0 if patience else -signal.SIGKILL)
 
 
-def test_processes_of_another_robot_are_left_alone(instance: Instance) -> None:
+def test_processes_of_another_robot_are_not_ended(instance: Instance) -> None:
     env = {**os.environ, ENV_DIRECTORY: f"{instance.directory}2"}
     with subprocess.Popen(["sleep", "1000"], env=env) as process:
-        with instance.acquire() as swept:
-            assert swept == []
+        with instance.acquire() as removed:
+            assert removed == []
         assert process.poll() is None
         process.kill()
 
 
-def test_a_robot_that_was_started_by_another_one_does_not_kill_itself(instance: Instance) -> None:
-    # The inner Python is a child of the outer one; both carry the mark of the instance.
-    outer = "import subprocess, sys; sys.exit(subprocess.run([sys.executable, '-c', *sys.argv[1:]], input=b'').returncode)"
+def test_robot_started_by_another_one_does_not_kill_itself(instance: Instance) -> None:
+    # The inner Python is a child of the outer one; both have the instance in their environment.
+    outer = (
+        "import subprocess, sys; inner = [sys.executable, '-c', *sys.argv[1:]];"
+        " sys.exit(subprocess.run(inner, input=b'').returncode)"
+    )
     env = {**os.environ, ENV_DIRECTORY: str(instance.directory)}
     command = [sys.executable, "-c", outer, HOLD, instance.name, str(instance.directory)]
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, timeout=20, check=False)
     assert (done.returncode, done.stdout) == (0, b"held\n")
 
 
-def test_the_unpacked_files_of_a_killed_robot_are_removed(instance: Instance) -> None:
+def test_unpacked_files_of_a_killed_robot_are_removed(instance: Instance) -> None:
     unpacked = Path(tempfile.mkdtemp(prefix="_MEI"))
     stale = unpacked.with_name("_MEI" + "".join(filter(str.isalnum, unpacked.name[4:])) + "x")
     unpacked.rename(stale)
     (stale / "lib").mkdir()
     leave_remains(instance, frozen_dir=str(stale))
-    with instance.acquire() as swept:
+    with instance.acquire() as removed:
         assert not stale.exists()
-        assert str(stale) in swept[-1]
+        assert str(stale) in removed[-1]
 
 
-def test_nothing_but_unpacked_files_is_removed_on_the_word_of_a_file(
+def test_pid_file_cannot_name_other_directories_to_remove(
     instance: Instance, tmp_path: Path
 ) -> None:
     precious = tmp_path / "_MEIabc"
@@ -225,7 +225,7 @@ def test_nothing_but_unpacked_files_is_removed_on_the_word_of_a_file(
 
 
 @pytest.mark.parametrize("content", [b"", b"4711", b"{", b"\xff", b'{"pid": "x"}'])
-def test_a_pid_file_that_says_nothing_is_no_obstacle(instance: Instance, content: bytes) -> None:
+def test_invalid_pid_file_is_ignored(instance: Instance, content: bytes) -> None:
     instance.directory.mkdir(parents=True)
     instance.path("pid").write_bytes(content)
     assert instance.holder() is None
@@ -233,12 +233,12 @@ def test_a_pid_file_that_says_nothing_is_no_obstacle(instance: Instance, content
         assert instance.require().pid == os.getpid()
 
 
-def test_a_robot_that_is_not_there_is_said_with_how_to_start_it(
+def test_missing_robot_is_an_error_with_how_to_start_it(
     instance: Instance, runtime: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(directory, "_RUN", tmp_path)  # where a robot of this machine may run
     with pytest.raises(
-        InstanceAbsentError, match="no robot runs as 'default': start one with `rt run`"
+        InstanceAbsentError, match="no robot runs as 'default'; start one with `rt run`"
     ):
         instance.require()
     other = Instance.locate("b", {"XDG_RUNTIME_DIR": str(runtime)})
@@ -246,35 +246,33 @@ def test_a_robot_that_is_not_there_is_said_with_how_to_start_it(
         other.require()
 
 
-def test_a_name_that_no_robot_has_is_answered_with_those_that_run(
-    holder: object, runtime: Path
-) -> None:
+def test_wrong_name_is_an_error_with_the_running_robots(holder: object, runtime: Path) -> None:
     with pytest.raises(
-        InstanceAbsentError, match="as 'other', but as 'default': use --instance default"
+        InstanceAbsentError, match="as 'other', but as 'default'; use --instance default"
     ):
         Instance.locate("other", {"XDG_RUNTIME_DIR": str(runtime)}).require()
     assert running(runtime / "rt") == ["default"]
 
 
-def test_a_robot_of_the_service_is_said_to_a_user_who_has_none(
+def test_missing_robot_of_a_user_hints_at_the_service(
     instance: Instance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(directory, "_RUN", tmp_path)
     (tmp_path / "default").mkdir()
     with pytest.raises(
-        InstanceAbsentError, match=f"but one may in {tmp_path}: `sudo env -u XDG_RUNTIME_DIR rt"
+        InstanceAbsentError, match=f"but one may in {tmp_path}; use `sudo env -u XDG_RUNTIME_DIR rt"
     ):
         instance.require()
 
 
-def test_a_link_in_place_of_the_directory_is_refused(instance: Instance, tmp_path: Path) -> None:
+def test_link_in_place_of_the_directory_is_refused(instance: Instance, tmp_path: Path) -> None:
     instance.directory.parent.mkdir()
     instance.directory.symlink_to(tmp_path)
     with pytest.raises(ConfigError, match="link or a file"), instance.acquire():
         pass
 
 
-def test_a_file_in_place_of_the_directory_is_refused(instance: Instance) -> None:
+def test_file_in_place_of_the_directory_is_refused(instance: Instance) -> None:
     instance.directory.parent.mkdir()
     instance.directory.touch()
     with pytest.raises(ConfigError, match="remove it"), instance.acquire():
@@ -282,20 +280,20 @@ def test_a_file_in_place_of_the_directory_is_refused(instance: Instance) -> None
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
-def test_a_directory_of_another_user_is_refused(instance: Instance) -> None:
+def test_directory_of_another_user_is_refused(instance: Instance) -> None:
     instance.directory.mkdir(parents=True)
     os.chown(instance.directory, 12345, 12345)
     with pytest.raises(ConfigError, match="belongs to user 12345"), instance.acquire():
         pass
 
 
-def test_a_directory_that_others_could_enter_is_closed(instance: Instance) -> None:
+def test_directory_is_closed_to_other_users(instance: Instance) -> None:
     instance.directory.mkdir(parents=True, mode=0o755)
     with instance.acquire():
         assert stat.S_IMODE(instance.directory.stat().st_mode) == 0o700
 
 
-def test_what_a_robot_starts_does_not_hold_its_instance(instance: Instance) -> None:
+def test_child_of_a_robot_does_not_hold_its_instance(instance: Instance) -> None:
     with instance.acquire():
         child = subprocess.Popen(["sleep", "1000"], close_fds=False)
     try:
@@ -306,10 +304,13 @@ def test_what_a_robot_starts_does_not_hold_its_instance(instance: Instance) -> N
         child.wait()
 
 
-def test_clients_that_ask_do_not_keep_a_robot_from_starting(instance: Instance) -> None:
+def test_clients_do_not_prevent_a_robot_from_starting(instance: Instance) -> None:
     leave_remains(instance)
-    # A client holds the shared lock while it asks; here it takes its time.
-    client = "import fcntl, sys, time; f = open(sys.argv[1]); fcntl.flock(f, fcntl.LOCK_SH); print(flush=True); time.sleep(0.05)"
+    # A client holds the shared lock for a moment.
+    client = (
+        "import fcntl, sys, time; f = open(sys.argv[1]); fcntl.flock(f, fcntl.LOCK_SH);"
+        " print(flush=True); time.sleep(0.05)"
+    )
     command = [sys.executable, "-I", "-S", "-c", client, str(instance.path("pid"))]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -318,7 +319,7 @@ def test_clients_that_ask_do_not_keep_a_robot_from_starting(instance: Instance) 
             pass
 
 
-def test_a_holder_of_a_newer_rt_is_understood() -> None:
+def test_pid_file_of_a_newer_version_is_accepted() -> None:
     assert msgspec.json.decode(b'{"pid": 5, "colour": "blue"}', type=Holder) == Holder(pid=5)
     assert directory.MAX_DIRECTORY + 1 + 32 <= 107
 
@@ -337,7 +338,7 @@ def replace_lock(directory: Path) -> None:
 
 
 @pytest.mark.parametrize("act", [remove_directory, remove_lock, replace_lock])
-def test_removed_directory_is_made_again_with_its_lock(
+def test_removed_directory_is_restored_with_its_lock(
     instance: Instance, act: Callable[[Path], None]
 ) -> None:
     with instance.acquire():
@@ -353,19 +354,19 @@ def test_removed_directory_is_made_again_with_its_lock(
     assert not instance.directory.exists()
 
 
-def test_directory_that_another_robot_took_meanwhile_stays_that_robots(instance: Instance) -> None:
+def test_directory_taken_by_another_robot_is_not_restored(instance: Instance) -> None:
     other = Instance("default", instance.directory)
     with instance.acquire():
         shutil.rmtree(instance.directory)
         with other.acquire():
-            with pytest.raises(InstanceBusyError, match="runs as 'default' already"):
+            with pytest.raises(InstanceBusyError, match="already runs as 'default'"):
                 instance.restore()
             assert other.holder() is not None
             assert not other.restore()
     assert not instance.directory.exists()
 
 
-def test_directory_that_cannot_be_made_again_is_a_clear_error(instance: Instance) -> None:
+def test_directory_that_cannot_be_restored_is_an_error(instance: Instance) -> None:
     with instance.acquire():
         shutil.rmtree(instance.directory)
         instance.directory.symlink_to("/tmp")

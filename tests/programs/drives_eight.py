@@ -1,4 +1,4 @@
-"""Moves eight motors to and fro, whatever becomes of them."""
+"""Drives eight motors back and forth."""
 
 import math
 

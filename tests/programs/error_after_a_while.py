@@ -1,4 +1,4 @@
-"""Drives, and fails from the tenth call on."""
+"""Drives, and raises from the tenth call on."""
 
 calls = 0
 

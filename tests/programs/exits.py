@@ -1,4 +1,4 @@
-"""Ends its own process while the motor turns."""
+"""Exits its own process while the motor turns."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""A fork that wants to drive when its mode has ended."""
+"""A fork that continues to write after its mode has ended."""
 
 import os
 import time

@@ -1,4 +1,4 @@
-"""Starts processes that leave group, session, environment and parent."""
+"""Starts processes that leave their process group, session, environment and parent."""
 
 import subprocess
 import sys
@@ -18,7 +18,8 @@ def teleop_setup():
     print("helper", subprocess.Popen(SLEEP).pid)
     print("helper", subprocess.Popen(SLEEP, start_new_session=True).pid)
     print("helper", subprocess.Popen(SLEEP, start_new_session=True, env={}).pid)
-    print("helper", subprocess.Popen(SLEEP, start_new_session=True, env={}, stdout=-3, stderr=-3).pid)
+    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    print("helper", subprocess.Popen(SLEEP, start_new_session=True, env={}, **silent).pid)
     subprocess.Popen([*SLEEP[:-1], DAEMON, *SLEEP], env={}).wait()
 
 

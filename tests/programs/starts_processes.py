@@ -1,4 +1,4 @@
-"""Starts processes that ignore SIGTERM, one of them in a session of its own."""
+"""Starts processes that ignore SIGTERM, one of them in another session."""
 
 import subprocess
 

@@ -1,4 +1,4 @@
-"""A thread that goes on writing when the mode has ended."""
+"""A thread that continues to write after its mode has ended."""
 
 import threading
 import time

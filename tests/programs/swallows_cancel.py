@@ -1,4 +1,4 @@
-"""An action that goes on whatever is raised in it."""
+"""An action that suppresses every exception."""
 
 
 async def stubborn():

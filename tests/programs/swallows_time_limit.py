@@ -1,4 +1,4 @@
-"""Writes once and then never returns, whatever is raised in it."""
+"""Writes once and then never returns, suppressing every exception."""
 
 
 def teleop_main():

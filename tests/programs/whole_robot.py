@@ -1,4 +1,7 @@
-"""A program of the size that a team writes: classes, constants, actions, closures, generators; nothing is wrong with it."""
+"""A program of realistic size, without problems.
+
+It uses classes, constants, actions, closures and generators.
+"""
 
 import functools
 import math

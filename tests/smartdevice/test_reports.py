@@ -24,7 +24,7 @@ class Censor:
 
     def __init__(self, board: Board) -> None:
         self._due = board.device.due
-        self._packer = board.device._packer
+        self._packing = board.device.peripheral.packing
         self.hidden = 0
         board.device.due = self._report  # type: ignore[method-assign]
 
@@ -34,8 +34,8 @@ class Censor:
             if not isinstance(message, DevData):
                 messages.append(message)
             elif remaining := message.params & ~self.hidden:
-                values = self._packer.unpack(message.params, message.data)
-                messages += [DevData(*payload) for payload in self._packer.pack(remaining, values)]
+                values = self._packing.unpack(message.params, message.data)
+                messages.append(DevData(remaining, self._packing.pack(remaining, values)))
         return messages
 
 

@@ -1,4 +1,4 @@
-"""What a robot may do before it is idle again."""
+"""Activities of a robot, after which it must be idle again."""
 
 import os
 import signal
@@ -56,7 +56,7 @@ async def replug(robot: Robot) -> None:
 
 
 def crash(name: str) -> Activity:
-    """A child is killed and starts again."""
+    """Return an activity that kills a child and waits until it is ready again."""
 
     async def kill(robot: Robot) -> None:
         before = sum(

@@ -1,4 +1,4 @@
-"""Catalogs as hypothesis makes them: raw tables in the form of catalog.toml."""
+"""Hypothesis strategies for catalogs: tables that are structured like catalog.toml."""
 
 import keyword
 import string
@@ -19,7 +19,7 @@ SIMPLE = {
     "float": 4,
     "double": 4,
 }
-"""Bytes on the wire by the name of the type."""
+"""Bytes on the wire by name of the type."""
 
 NUMBERS = tuple(name for name in SIMPLE if name != "bool")
 _LETTERS = string.ascii_lowercase
@@ -36,7 +36,7 @@ intervals = st.floats(0.001, 65.535)
 
 @st.composite
 def parameters(draw: st.DrawFn, name: str) -> dict[str, Any]:
-    """A parameter of that name, as a catalog gives it."""
+    """Generate a parameter with a name."""
     shape = draw(shapes)
     base = draw(st.sampled_from(sorted(SIMPLE)))
     readable, writeable = draw(st.sampled_from([(True, False), (True, True), (False, True)]))
@@ -55,7 +55,7 @@ def parameters(draw: st.DrawFn, name: str) -> dict[str, Any]:
 
 @st.composite
 def peripherals(draw: st.DrawFn, device_id: int | None) -> dict[str, Any]:
-    """A table of a peripheral; a Smart Device has a device id."""
+    """Generate the table of a peripheral, or of a Smart Device if there is a device id."""
     names = draw(st.lists(param_names, unique=True, max_size=16))
     table: dict[str, Any] = {"params": [draw(parameters(name)) for name in names]}
     if device_id is not None:
@@ -69,7 +69,7 @@ def peripherals(draw: st.DrawFn, device_id: int | None) -> dict[str, Any]:
 
 @st.composite
 def catalogs(draw: st.DrawFn) -> dict[str, Any]:
-    """A whole catalog that is right: tables by name."""
+    """Generate a valid catalog: tables by name."""
     names = draw(st.lists(table_names, unique=True, min_size=1, max_size=4))
     ids = draw(
         st.lists(st.integers(0, 0xFFFF), unique=True, min_size=len(names), max_size=len(names))
@@ -81,7 +81,7 @@ def catalogs(draw: st.DrawFn) -> dict[str, Any]:
 
 
 def wire_size(type_specifier: str) -> int:
-    """Bytes of a value on the wire, worked out from the text of its type alone."""
+    """Return the bytes of a value on the wire, computed from the text of its type."""
     base, *sizes = type_specifier.replace("]", "").split("[")
     size = SIMPLE[base]
     for each in sizes:

@@ -1,4 +1,4 @@
-"""What an idle robot costs: how often its processes wake up, and the processor time that they use."""
+"""The costs of an idle robot: wake-ups and processor time of its processes, and their memory."""
 
 import os
 from collections.abc import Iterable
@@ -14,12 +14,12 @@ VOLUNTARY = "voluntary_ctxt_switches:"
 
 @dataclass
 class Cost:
-    """What one process costs.
+    """The costs of one process.
 
     Attributes:
-        wakeups: How often a second its threads went to sleep, which is how often they woke up.
+        wakeups: How often per second its threads slept and woke up.
         cpu: Share of one processor.
-        pss: Memory (kB), shared pages in proportion.
+        pss: Memory (kB), with a proportional share of shared pages.
     """
 
     wakeups: float
@@ -28,7 +28,7 @@ class Cost:
 
 
 def _switches(pid: int) -> int:
-    """How often all threads of a process went to sleep; being preempted is no wake-up."""
+    """Return how often the threads of a process went to sleep; preemptions do not count."""
     lines = [
         line
         for path in Path(f"/proc/{pid}/task").glob("*/status")
@@ -48,7 +48,7 @@ def _pss(pid: int) -> int:
 
 
 async def costs(pids: Iterable[int], seconds: float) -> dict[int, Cost]:
-    """What processes cost over a while; those that ended meanwhile are left out."""
+    """Measure the costs of processes for some time, without those that exit in it."""
     before = {pid: (_switches(pid), _ticks(pid)) for pid in pids}
     began = trio.current_time()
     await trio.sleep(seconds)
@@ -69,7 +69,7 @@ def _exists(pid: int) -> bool:
 
 
 def of_robot(robot: Robot) -> dict[int, str]:
-    """The processes of a robot by pid: the root, and each child by its last start."""
+    """Return the processes of a robot by pid: the root, and the last start of each child."""
     names = {robot.root(): "root"}
     for entry in robot.log:
         if entry["event"] == "child is ready" and Path(f"/proc/{entry['pid']}").exists():

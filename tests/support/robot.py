@@ -1,7 +1,7 @@
-"""Whole robots: `rt run` as a process, with devices that the test plays and a driver's station that it is.
+"""Whole robots: `rt run` as a process, with devices and a driver's station that the test emulates.
 
-A robot runs from source, or as the executable that RT_BINARY names; then in an empty environment,
-without any Python on its PATH.
+A robot runs from source, or as the executable in RT_BINARY, then in an environment without Python
+on its PATH.
 """
 
 import contextlib
@@ -38,11 +38,10 @@ CATALOG = catalog.load()
 BINARY = os.environ.get("RT_BINARY")
 COMMAND = (str(Path(BINARY).resolve()),) if BINARY else (sys.executable, "-P", "-m", "rt")
 PATIENCE = 40.0
-"""Deadline (s) for anything that should happen soon: a loaded machine with two cores is slow, and no test measures speed."""
-
+"""Timeout (s) for anything that should happen soon. It is long because busy machines are slow."""
 
 WAITING = "waiting for the sticks to be at rest"
-"""The event of a robot that moves nothing until its driver lets go of the sticks."""
+"""The event of a robot that waits for the driver to release the sticks."""
 
 METHODS = {
     "broker-service": {
@@ -66,7 +65,7 @@ METHODS = {
     },
     "executor-service": {"auto", "teleop", "idle", "mode", "estop", "execute"},
 }
-"""What tests call, by the service that has it."""
+"""The methods that tests call, by service."""
 
 
 def uid_of(name: str, number: int = 1) -> int:
@@ -79,10 +78,9 @@ _reserved: list[socket.socket] = []
 
 
 def free_ports(count: int = 5) -> int:
-    """A base from which so many ports are free; below the range that the system gives away.
+    """Return the first of ``count`` free consecutive ports, below the ephemeral range.
 
-    No other process that runs tests is given the same while this one lives: the kernel keeps the
-    name of a socket for each.
+    An abstract socket reserves them for this process among all that run tests.
     """
     while True:
         base = 10000 + secrets.randbelow(4000) * count
@@ -116,7 +114,7 @@ switch = "{switch}"
 
 
 class Device:
-    """A Smart Device that the test plays, and every message that it got."""
+    """An emulated Smart Device that records the messages it receives."""
 
     def __init__(self, name: str, number: int = 1) -> None:
         self.uid = uid_of(name, number)
@@ -130,7 +128,7 @@ class Device:
         self._news = trio.Event()
 
     async def until(self, matches: Callable[[Message], bool], since: int = 0) -> int:
-        """Wait for a message; the number of those up to it."""
+        """Wait for a message, and return the number of messages up to it."""
         position = since
         with trio.fail_after(PATIENCE):
             while True:
@@ -144,7 +142,7 @@ class Device:
         return await self.until(lambda message: isinstance(message, DevDisable), since)
 
     async def written(self, since: int = 0, **values: float) -> int:
-        """Wait for a DEV_WRITE that carries these values (and perhaps others)."""
+        """Wait for a DEV_WRITE with these values, and possibly others."""
 
         def matches(message: Message) -> bool:
             if not isinstance(message, DevWrite):
@@ -162,7 +160,7 @@ class Device:
 
 
 class Robot:
-    """One `rt run`."""
+    """A robot: one `rt run`."""
 
     def __init__(self, folder: Path, nursery: trio.Nursery) -> None:
         self.folder = folder
@@ -199,7 +197,7 @@ class Robot:
         return [*COMMAND, "--instance", self.name, verb, *arguments]
 
     async def start(self, *flags: str, verb: str = "run") -> None:
-        """Start it and wait until it is ready."""
+        """Start the robot and wait until it is ready."""
         self.log.clear()
         self.process = await trio.lowlevel.open_process(
             self.arguments(verb, "--port-base", str(self.port_base), *flags),
@@ -231,7 +229,7 @@ class Robot:
             self.errors += chunk
 
     async def logged(self, event: str, count: int = 1, **context: Any) -> dict[str, Any]:
-        """Wait until the log has had such events so many times; the last one."""
+        """Wait until the log has ``count`` matching events, and return the last one."""
         with trio.move_on_after(PATIENCE):
             while True:
                 found = [
@@ -244,17 +242,17 @@ class Robot:
                 await self._news.wait()
         lines = "\n".join(map(str, self.log))
         raise AssertionError(
-            f"the robot never said {event!r} {context}:\n{lines}\n{self.errors.decode()}"
+            f"the robot never logged {event!r} {context}:\n{lines}\n{self.errors.decode()}"
         )
 
     async def logged_one_of(self, *events: str) -> None:
-        """Wait until the log has had one of several events."""
+        """Wait until the log has one of several events."""
         with trio.fail_after(PATIENCE):
             while not any(event in entry["event"] for entry in self.log for event in events):
                 await self._news.wait()
 
     async def command(self, verb: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run another command of rt beside the robot."""
+        """Run a command of rt and wait for its exit."""
         with trio.fail_after(PATIENCE):
             done = await trio.run_process(
                 self.arguments(verb, *arguments),
@@ -270,27 +268,27 @@ class Robot:
         )
 
     async def call(self, method: str, *arguments: Any) -> Any:
-        """Call a method as any client does; `rt call` is a command, whose start takes a hundred times as long.
+        """Call a remote method; this is a hundred times as fast as `rt call`.
 
         Raises:
-            RemoteCallError: What the service, or the router, said.
+            RemoteCallError: The service or the router answered with an error.
         """
         async with self.client() as client:
             service = next(name for name, methods in METHODS.items() if method in methods)
             return await client.issue_call(method, *arguments, address=service, timeout=PATIENCE)
 
     def client(self) -> Client:
-        """A client of the robot's user, to be entered."""
+        """Return a client for use in ``async with``."""
         router = f"ipc://{self.instance.path('router-frontend.sock')}"
         return Client(SocketNode(zmq.DEALER, f"test-{secrets.token_hex(4)}", connections=[router]))
 
     def devices(self) -> dict[int, dict[str, Any]]:
-        """What `rt devices --json` tells of each device, by UID."""
+        """Return the rows of `rt devices --json` by UID."""
         with BufferStore(CATALOG, self.shm_prefix(), lock_timeout=LOCK_TIMEOUT) as store:
             return {int(row["uid"]): row for row in table.device_rows(store, {})}
 
     def shm_prefix(self) -> str:
-        """What the names of its shared memory begin with, for this process, while the root lives."""
+        """Return the prefix of the names of its shared memory, valid while the root runs."""
         for path in Path(f"/proc/{self.root()}/fd").iterdir():
             with contextlib.suppress(OSError):
                 if str(path.readlink()).startswith("/memfd:rt-"):
@@ -298,7 +296,7 @@ class Robot:
         raise AssertionError("the root has no shared memory")
 
     def child(self, name: str) -> int:
-        """The process of a child that is ready."""
+        """Return the pid of a child that is ready."""
         ready = [
             entry
             for entry in self.log
@@ -307,7 +305,7 @@ class Robot:
         return int(ready[-1]["pid"])
 
     def root(self) -> int:
-        """The process that is the root: of the executable, which is two processes, the inner one."""
+        """Return the pid of the root: of the executable, the inner process of two."""
         holder = self.instance.holder()
         assert holder is not None
         return int(holder.pid)
@@ -324,18 +322,18 @@ class Robot:
         return await self.wait()
 
     def processes(self) -> list[int]:
-        """The processes that belong to this robot, whatever their parents are."""
-        mark = f"{ENV_DIRECTORY}={self.instance.directory}".encode()
+        """Return the processes of this robot, regardless of their parents."""
+        variable = f"{ENV_DIRECTORY}={self.instance.directory}".encode()
         found = []
         for entry in Path("/proc").iterdir():
             if entry.name.isdecimal():
                 with contextlib.suppress(OSError):
-                    if mark in (entry / "environ").read_bytes().split(b"\0"):
+                    if variable in (entry / "environ").read_bytes().split(b"\0"):
                         found.append(int(entry.name))
         return found
 
     def leftovers(self) -> list[str]:
-        """Everything of the robot that is still there."""
+        """Return the files and processes of the robot that remain."""
         files = (
             [str(path) for path in self.instance.directory.glob("*")]
             if self.instance.directory.exists()
@@ -345,7 +343,7 @@ class Robot:
         return [*files, *unpacked, *map(str, self.processes())]
 
     async def wait_exited(self, pid: int) -> None:
-        """Wait until a process has ended."""
+        """Wait until a process has exited."""
         with trio.fail_after(PATIENCE), contextlib.suppress(ProcessLookupError):
             fd = os.pidfd_open(pid)
             try:
@@ -354,7 +352,7 @@ class Robot:
                 os.close(fd)
 
     async def wait_all_exited(self, *others: int) -> None:
-        """Wait until no child of the robot is left, and none of the other processes."""
+        """Wait until all processes of the robot and the given others have exited."""
         with trio.fail_after(PATIENCE):
             for pid in [*others, *self.processes()]:
                 await self.wait_exited(pid)
@@ -372,7 +370,7 @@ class Robot:
         return scope
 
     async def plug_pty(self, device: Device) -> trio.CancelScope:
-        """Connect a device on a serial line that the robot's pattern of ports matches."""
+        """Connect a device on an emulated serial line; cancel the scope to unplug it."""
         scope = trio.CancelScope()
 
         async def run(task_status: trio.TaskStatus[Any]) -> None:
@@ -389,10 +387,9 @@ class Robot:
             await self.logged("device connected", uid=str(device.uid), count=since + 1)
 
     async def drive(self, *states: GamepadState) -> None:
-        """Be the driver's station: send states, again and again, until cancelled.
+        """Send the states of gamepads repeatedly until cancelled, like a driver's station.
 
-        As a driver does, it lets go of the sticks at first, and whenever the robot waits for them
-        to be at rest.
+        Like a driver, it releases the sticks at first, and whenever the robot waits for that.
         """
         node = DatagramNode.from_address(f"udp://127.0.0.1:{self.port_base + 2}", bind=False)
         async with node:
@@ -406,16 +403,15 @@ class Robot:
                     await trio.sleep(0.02)
 
     def clean_up(self) -> None:
-        """Remove everything of the robot, whatever state it is in."""
+        """Kill the processes of the robot and remove its files, whatever its state is."""
         if self.process is not None and self.process.returncode is None:
             self.process.kill()
         for pid in self.processes():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         while self.folder.exists():
-            with contextlib.suppress(
-                FileNotFoundError
-            ):  # a command that is killed removes what it has unpacked meanwhile
+            # A command that is killed removes its unpacked files at the same time.
+            with contextlib.suppress(FileNotFoundError):
                 shutil.rmtree(self.folder)
 
 

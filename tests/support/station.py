@@ -1,9 +1,10 @@
-"""A driver's station, or a stranger, as a program that can be run on another machine (or in a network namespace).
+"""A driver's station, or a stranger, as a program for another machine or network namespace.
 
-station.py HOST PORT_BASE drive Y [KEY]     send gamepads until killed, at rest at first, signed if
-there is a key station.py HOST PORT_BASE attack KEY        replay and forge what the station of that
-key has sent station.py HOST PORT_BASE listen [KEY]      tell whether a line of the log comes
-station.py HOST PORT_BASE plug              tell whether a virtual Smart Device may connect
+station.py HOST PORT_BASE drive Y [KEY]     send gamepads until killed, first at rest; sign them if
+                                            there is a key
+station.py HOST PORT_BASE attack KEY        replay and forge datagrams of the station with a key
+station.py HOST PORT_BASE listen [KEY]      print a log event if one is received
+station.py HOST PORT_BASE plug              print whether a virtual Smart Device can connect
 """
 
 import itertools
@@ -23,9 +24,9 @@ from rt.remote import DatagramNode, SocketNode, StationNode
 
 COPIES = 20
 RESTS = 10
-"""Updates at rest before the sticks move; a few may be lost."""
+"""Updates at rest before the sticks move; some may be lost."""
 PUSHES_AFTER = 50
-"""Updates after which a station that the robot does not obey moves its sticks."""
+"""Updates after which a station moves its sticks even if the robot refuses it."""
 REST = encode_gamepads({0: NEUTRAL})
 
 
@@ -36,11 +37,11 @@ async def drive(host: str, base: int, y: str, key: str | None = None) -> None:
         nursery.start_soon(receive, node)
         rests = 0
         for number in itertools.count():
-            # The robot moves nothing before the sticks were at rest, and it gets nothing before the
-            # station knows its session. A stranger never does, and pushes nevertheless.
-            is_heard = node.is_ready and node.refused is None
-            at_rest = rests < RESTS if is_heard else number < PUSHES_AFTER
-            rests = rests + 1 if is_heard else 0
+            # The robot requires sticks at rest first, and accepts updates only after the station
+            # has learned its session. A stranger never does, and moves the sticks anyway.
+            is_accepted = node.is_ready and node.refused is None
+            at_rest = rests < RESTS if is_accepted else number < PUSHES_AFTER
+            rests = rests + 1 if is_accepted else 0
             await node.send(b"", REST if at_rest else payload)
             await trio.sleep(0.02)
 
@@ -53,22 +54,22 @@ async def receive(node: StationNode) -> None:
 async def attack(host: str, base: int, key: str) -> None:
     payload = encode_gamepads({0: GamepadState(0.0, 1.0, 0.0, 0.0, 0)})
     signer = Signer(Bundle.load(Path(key)).datagram)
-    async with DatagramNode(host, base + 2, bind=False) as air:
+    async with DatagramNode(host, base + 2, bind=False) as node:
         with trio.fail_after(20):
             while True:
-                await air.send(b"", signer.sign(b""))
-                if signer.handle_answer((await air.recv())[1]):
+                await node.send(b"", signer.sign(b""))
+                if signer.handle_answer((await node.recv())[1]):
                     break
         neutral = encode_gamepads({0: GamepadState(0.0, 0.0, 0.0, 0.0, 0)})
         recorded = signer.sign(neutral)
-        await air.send(b"", recorded)
+        await node.send(b"", recorded)
         stranger = Signer(Keyring(Path("elsewhere")).new("x").datagram)
         stranger.session = signer.session
         for _ in range(COPIES):
-            await air.send(b"", recorded)
-            await air.send(b"", recorded[: -len(neutral) - 16] + payload + recorded[-16:])
-            await air.send(b"", stranger.sign(payload))
-            await air.send(b"", payload)
+            await node.send(b"", recorded)
+            await node.send(b"", recorded[: -len(neutral) - 16] + payload + recorded[-16:])
+            await node.send(b"", stranger.sign(payload))
+            await node.send(b"", payload)
             await trio.sleep(0.001)
 
 
@@ -78,7 +79,7 @@ async def listen(host: str, base: int, key: str | None = None) -> None:
         zmq.SUB, connections=[f"tcp://{host}:{base + 1}"], subscriptions=[b""], options=options
     ) as node:
         with trio.move_on_after(20 if key else 2):
-            print(await node.recv())  # noqa: T201 - the answer
+            print(await node.recv())  # noqa: T201 - the result
 
 
 async def plug(host: str, base: int) -> None:
@@ -86,7 +87,7 @@ async def plug(host: str, base: int) -> None:
         await (await trio.open_tcp_stream(host, base + 4)).aclose()
     except OSError:
         return
-    print("connected")  # noqa: T201 - the answer
+    print("connected")  # noqa: T201 - the result
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import trio
 from support.board import Board
 from support.driving import (
     DRIVE,
-    WHILE,
+    WATCH_TIME,
     comes_to_rest,
     commanding,
     driving,
@@ -453,7 +453,7 @@ async def test_a_commander_that_was_stopped_has_to_start_over(
     for process in processes:
         os.kill(process, signal.SIGSTOP)
     stopped = await board.stops()
-    await trio.sleep(WHILE)
+    await trio.sleep(WATCH_TIME)
     for process in processes:
         with contextlib.suppress(ProcessLookupError):  # the device process was killed by the brake
             os.kill(process, signal.SIGCONT)
@@ -647,7 +647,7 @@ async def test_nothing_of_one_run_mixes_with_what_the_next_drives(
     robot.write("studentcode.py", BACK)
     await robot.call("teleop")
     since = await board.written(duty_cycle=-0.25)
-    await trio.sleep(WHILE)
+    await trio.sleep(WATCH_TIME)
     assert set(written(board, since - 1)) == {-0.25}
     await robot.call("idle")
     await stays_still(board, await board.stops())

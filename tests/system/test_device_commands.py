@@ -274,7 +274,7 @@ class TestNames:
     ) -> None:
         await robot.connected(switch)
         path = robot.folder / "empty" / "rt.toml"
-        remedy = "rt.toml is newer than the robot: start `rt run` again"
+        remedy = "rt.toml is newer than the robot; restart `rt run`"
         arguments = [("read", "claw"), ("write", "claw", "x=1"), ("devices", "claw")]
         for each in arguments:
             assert remedy not in sentence(await robot.command(*each))
@@ -319,7 +319,7 @@ class TestMessages:
         assert (done.returncode, done.stdout.split()) == (1, ["02100210", "02160216"])
         assert (
             done.stderr
-            == "rt: argument 2, character 53: duty_cycle has to be a number, -1 to 1, not 2\n"
+            == "rt: argument 2, character 53: duty_cycle must be a number, -1 to 1, not 2\n"
         )
         done = await shell(
             robot,

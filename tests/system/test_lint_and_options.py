@@ -1,4 +1,4 @@
-"""The linter and the options that are set from afar, on a whole robot and from the executable."""
+"""The linter and remote changes of options, on a whole robot and from the executable."""
 
 import contextlib
 import json
@@ -158,7 +158,7 @@ class TestOptions:
         assert "set_option" in (await robot.command("config", "dev_poll_interval")).stdout
 
         await robot.start()
-        assert b"set over rt.toml: dev_name, dev_poll_interval" in robot.errors
+        assert b"overrides of rt.toml: dev_name, dev_poll_interval" in robot.errors
         assert await robot.call("get_option", "dev_poll_interval") == 0.05
         assert await robot.call("get_option", "dev_name.arm") == uid
         assert (
@@ -178,10 +178,10 @@ class TestOptions:
     async def test_what_may_not_be_set_is_one_sentence(self, robot: Robot) -> None:
         await robot.start()
         for options, said in {
-            '{"bind": "0.0.0.0"}': "bind cannot be set from afar, because it decides who reaches the robot",
+            '{"bind": "0.0.0.0"}': "bind cannot be set remotely, because it decides who reaches the",
             '{"dev_poll_interval": 9}': "dev_poll_interval = 9 is not a number from 0.001 to 1 (s)",
             '{"dev_pol_interval": 1}': "did you mean dev_poll_interval?",
-            '{"exec_module": "/etc/passwd"}': "because it lies outside of",
+            '{"exec_module": "/etc/passwd"}': "because it is outside of",
         }.items():
             done = await robot.command("call", "set_option", options)
             assert (done.returncode, done.stdout) == (1, "")

@@ -254,7 +254,7 @@ async def test_stop_commands_end_what_is_executed(
     nursery.cancel_scope.cancel()
 
 
-TOLD = "was disabled: the robot was told to stop"
+TOLD = "was disabled: the robot was stopped"
 
 
 async def test_idle_ends_what_a_command_moves(robot: Robot, nursery: trio.Nursery) -> None:

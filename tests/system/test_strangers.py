@@ -30,7 +30,7 @@ async def opened(robot: Robot, *stations: str) -> Device:
         assert done.returncode == 0, done.stderr
     await robot.start("--bind", "0.0.0.0")
     await robot.logged("open to the network for stations with a key", stations=sorted(stations))
-    await robot.logged("device updates go to the network")
+    await robot.logged("device updates sent to the network")
     await robot.plug_tcp(motor)
     await robot.connected(motor)
     return motor

@@ -264,14 +264,14 @@ async def test_hostile_station_reads_no_secret_and_hides_nothing(robot: Robot) -
             {"log_format": "json"},
             {"insecure": True},
         ):
-            with pytest.raises(RemoteCallError, match="cannot be set from afar"):
+            with pytest.raises(RemoteCallError, match="cannot be set remotely"):
                 await hostile.call.set_option(options)
         said.append(json.dumps(await hostile.call.get_option()))
         said.append(repr(await hostile.call.lint(timeout=PATIENCE)))
         assert await hostile.call.set_option({"health_check_interval": 50.0}) == {
             "health_check_interval": 50.0
         }
-        await robot.logged("options were set from afar", by="red")
+        await robot.logged("options set remotely", by="red")
         # The honest station has the same name, and was never taken over.
         assert await honest.call.get_option("port_base") == robot.port_base
     said += map(str, robot.log)

@@ -158,7 +158,7 @@ async def test_mode_without_a_brake_ends_and_nothing_moves_until_one_is_ready(
             moved = (board.changes[-1][0] - began) / 1e9
             assert brakes(robot) > 1 or moved <= GRACE + SLACK + starvation.longest
             assert await robot.call("mode") == "idle"
-            reason = (await robot.logged("every mode and command is ended"))["reason"]
+            reason = (await robot.logged("every mode and command ended"))["reason"]
 
             async def refused(method: str) -> None:
                 with pytest.raises(
@@ -209,7 +209,7 @@ async def test_rt_write_without_a_brake_ends(robot: Robot) -> None:
         async with brakeless(robot):
             await board.still()
             await until(lambda: results)
-        assert "its brake" in results[0].stderr
+        assert "the brake" in results[0].stderr
         assert results[0].returncode != 0
 
 

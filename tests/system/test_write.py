@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import trio
-from support.driving import kept_from_running
+from support.driving import count_cut_offs
 from support.robot import PATIENCE, Device, Robot
 
 from rt.protocol.message import DevDisable
@@ -156,7 +156,7 @@ async def test_a_mode_refuses_the_command_at_every_device(
         )
     await motor.written(since, duty_cycle=0.75)
     disables = sum(isinstance(message, DevDisable) for message in motor.messages[since:])
-    assert disables <= kept_from_running(robot), robot.log[-20:]
+    assert disables <= count_cut_offs(robot), robot.log[-20:]
     assert other.writes() == 0
     await robot.call("idle")
     done = await robot.command("write", "motor", "duty_cycle=-0.5", "--seconds", "0.1")
@@ -228,7 +228,7 @@ MISTAKES = {
     ("motor", "duty=1"): "rt: polar-bear has no parameter 'duty': did you mean 'duty_cycle'?",
     ("motor", "duty_cycle"): "use PARAM=VALUE",
     ("motor", "duty_cycle=fast"): "a number, true or false",
-    ("motor", "duty_cycle=NaN"): "has to be a number",
+    ("motor", "duty_cycle=NaN"): "must be a number",
     ("motor", "duty_cycle=1.5"): "-1 to 1",
     ("motor", "enc_vel=1"): "is read-only; writeable parameters: duty_cycle, ",
     ("switch", "switch0=true"): "is not connected",

@@ -1,4 +1,4 @@
-"""How wide tables are where no terminal says it."""
+"""The width of tables without a terminal."""
 
 import io
 
@@ -7,7 +7,7 @@ import pytest
 from rt.terminal.console import WIDTH, console
 
 
-def test_a_pipe_is_wide_and_a_person_may_say_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pipe_has_default_width_unless_columns_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdout", io.StringIO())
     monkeypatch.delenv("COLUMNS", raising=False)
     assert console().width == WIDTH

@@ -1,4 +1,4 @@
-"""A verb that is called in a wrong way says in one sentence where, what came, and what is allowed."""
+"""Error messages and exit statuses of commands."""
 
 import errno
 import os
@@ -23,21 +23,21 @@ WRONG = {
     ),
     ("completion", "tcsh"): "SHELL: 'tcsh' is not one of bash, zsh, fish; did you mean zsh?",
     ("init", "here", "there"): "got unexpected extra argument (there)",
-    ("keys", "revok"): "rt keys has no verb 'revok'; did you mean revoke?",
-    ("keys", "zzz"): "rt keys has no verb 'zzz'; there are list, new, revoke",
+    ("keys", "revok"): "rt keys: unknown verb 'revok'; did you mean revoke?",
+    ("keys", "zzz"): "rt keys: unknown verb 'zzz'; its verbs: list, new, revoke",
 }
 
 
 @pytest.mark.parametrize("arguments", WRONG, ids=" ".join)
-def test_a_wrong_call_is_one_sentence_and_where_to_read_more(
+def test_invalid_arguments_print_message_and_help_hint(
     arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main.run(arguments) == 2
     verb = " ".join(arguments[:1])
-    assert capsys.readouterr().err == f"rt: {WRONG[arguments]}\nrt: `rt {verb} --help` tells more\n"
+    assert capsys.readouterr().err == f"rt: {WRONG[arguments]}\nrt: see `rt {verb} --help`\n"
 
 
-def test_a_flag_without_its_value_or_with_one_too_many_is_named(
+def test_flag_with_missing_or_extra_value_is_named(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main.run(["read", "motor", "--timeout"]) == main.run(["read", "motor", "--json=1"]) == 2
@@ -47,7 +47,7 @@ def test_a_flag_without_its_value_or_with_one_too_many_is_named(
     )
 
 
-def test_a_verb_with_verbs_of_its_own_explains_itself_if_none_is_named(
+def test_group_without_verb_prints_help(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main.run(["keys"]) == 0
@@ -56,16 +56,16 @@ def test_a_verb_with_verbs_of_its_own_explains_itself_if_none_is_named(
     assert not err
 
 
-def test_room_that_is_missing_elsewhere_is_not_said_of_the_output(
+def test_full_disk_elsewhere_is_not_output_error(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     def status(*where: str) -> int:
         return failure.report(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), *where), debug=False)
 
-    assert status() == 70  # the limit of inotify, say
+    assert status() == 70  # such as the limit of inotify
     assert "internal error: OSError" in capsys.readouterr().err
     assert status("/dev/shm/rt") == 74
-    assert capsys.readouterr().err == "rt: /dev/shm/rt cannot be written: No space left on device\n"
+    assert capsys.readouterr().err == "rt: cannot write /dev/shm/rt: No space left on device\n"
 
 
 @pytest.mark.parametrize(
@@ -76,10 +76,10 @@ def test_room_that_is_missing_elsewhere_is_not_said_of_the_output(
         (RuntimeError("can't start new thread"), "ulimit -u"),
     ],
 )
-def test_want_of_resources_is_no_internal_error(
+def test_exhausted_resources_are_no_internal_error(
     capsys: pytest.CaptureFixture[str], error: Exception, words: str
 ) -> None:
     assert failure.report(error, debug=False) == 71
-    told = capsys.readouterr().err
-    assert words in told
-    assert "internal" not in told
+    message = capsys.readouterr().err
+    assert words in message
+    assert "internal" not in message

@@ -1,4 +1,4 @@
-"""Numbers as flags take them."""
+"""The number type of flags."""
 
 import click
 import pytest
@@ -9,17 +9,17 @@ from rt.terminal.number import Number
 
 
 @given(st.floats(), st.floats(-5, 5), st.floats(0, 5))
-def test_a_number_is_between_its_limits_or_refused(value: float, least: float, span: float) -> None:
-    kind = Number(least, least + span)
+def test_number_outside_limits_is_refused(value: float, least: float, span: float) -> None:
+    number = Number(least, least + span)
     if least <= value <= least + span:
-        assert kind.convert(repr(value), None, None) == value
+        assert number.convert(repr(value), None, None) == value
     else:
         with pytest.raises(click.BadParameter, match="is not a number from"):
-            kind.convert(repr(value), None, None)
+            number.convert(repr(value), None, None)
 
 
 @pytest.mark.parametrize(
-    ("kind", "allowed"),
+    ("number", "allowed"),
     [
         (Number(), "a number"),
         (Number(above=0), "a number above 0"),
@@ -28,7 +28,7 @@ def test_a_number_is_between_its_limits_or_refused(value: float, least: float, s
         (Number(1, 5, whole=True), "a whole number from 1 to 5"),
     ],
 )
-def test_what_is_allowed_is_said_as_options_say_it(kind: Number, allowed: str) -> None:
-    assert kind.allowed == allowed
+def test_error_describes_allowed_numbers(number: Number, allowed: str) -> None:
+    assert number.allowed == allowed
     with pytest.raises(click.BadParameter, match=allowed):
-        kind.convert("nan", None, None)
+        number.convert("nan", None, None)

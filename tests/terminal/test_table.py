@@ -1,4 +1,4 @@
-"""What a person sees of the devices, however wide the terminal is."""
+"""The table of devices at various terminal widths."""
 
 from typing import Any
 
@@ -31,7 +31,7 @@ def row(**changes: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("width", [120, 80, 50, 40])
-def test_values_stay_with_their_names_and_the_uid_is_whole(width: int) -> None:
+def test_table_keeps_values_with_names_and_uid_whole(width: int) -> None:
     text = drawn(width, [row()])
     for part in (
         "duty_cycle  -0.500",
@@ -46,7 +46,7 @@ def test_values_stay_with_their_names_and_the_uid_is_whole(width: int) -> None:
 
 
 @pytest.mark.parametrize("width", [120, 80, 50])
-def test_bad_frames_and_dropped_writes_are_seen_at_every_width(width: int) -> None:
+def test_problem_counters_are_shown_at_every_width(width: int) -> None:
     troubled = drawn(width, [row(bad_frames=345, writes_dropped=678)])
     assert "345" in troubled
     assert "678" in troubled
@@ -55,26 +55,26 @@ def test_bad_frames_and_dropped_writes_are_seen_at_every_width(width: int) -> No
     assert "dropped" not in sound
 
 
-def test_devices_without_names_are_told_with_lines_that_can_be_copied() -> None:
+def test_unnamed_devices_get_lines_for_rt_toml() -> None:
     motors = [row(uid=str(number), type="polar-bear") for number in range(20)]
     text = drawn(120, [row(uid="77", type="rfid", name="my_polar_bear_2"), *motors])
-    assert "20 devices have no name; name them in rt.toml, under [dev_name]" in text
+    assert "20 devices have no name; name them in rt.toml under [dev_name]" in text
     assert 'my_polar_bear = "0"\nmy_polar_bear_3 = "1"\n' in "\n".join(
         map(str.rstrip, text.splitlines())
     )
     assert text.count("my_polar_bear_") <= 10
 
 
-def test_a_named_device_that_was_never_seen_is_a_row() -> None:
+def test_named_device_never_seen_has_row() -> None:
     text = drawn(80, [row(name="left [b]")], names={5: "arm", 56668397794435742564353: "left [b]"})
     assert "never seen" in text
     assert "left [b]" in text
     assert "no name" not in text
 
 
-def test_a_device_that_is_asked_for_by_its_uid_is_written_once() -> None:
+def test_device_named_by_uid_shows_uid_once() -> None:
     assert drawn(80, [], names={77: "77"}).count("77") == 1
 
 
-def test_no_device_at_all_tells_what_to_do() -> None:
+def test_empty_table_says_what_to_do() -> None:
     assert drawn(80, []).strip() == table.EMPTY

@@ -1,4 +1,4 @@
-"""Messages as JSON and as hexadecimal are two ways to write the same, and a mistake in either is told with its place."""
+"""Tests of the text format: JSON and hexadecimal are inverse, and errors have a position."""
 
 import json
 import struct
@@ -96,7 +96,7 @@ def bitmaps(device: Peripheral) -> st.SearchStrategy[int]:
 
 
 def carried(device: Peripheral, kind: type[Message]) -> st.SearchStrategy[Message]:
-    """Messages of a device with any bytes as values: also those that stand for no number."""
+    """Return messages of a device with any bytes as values, also invalid ones."""
 
     def fill(bitmap: int) -> st.SearchStrategy[Message]:
         size = sum(
@@ -138,39 +138,37 @@ def frame_of(message: Message) -> bytes:
     return frames.encode(message)[:-1]
 
 
-def fault_of(text: str, known: catalog.Catalog = CATALOG) -> TextFormatError:
+def error_of(text: str, known: catalog.Catalog = CATALOG) -> TextFormatError:
     with pytest.raises(TextFormatError) as caught:
         format_text(text, known)
     return caught.value
 
 
-def written(device: str, **values: Any) -> dict[str, Any]:
+def make_write(device: str, **values: Any) -> dict[str, Any]:
     return {"type": "DEV_WRITE", "device": device, "params": values}
 
 
 class TestInverse:
     @pytest.mark.parametrize(("wire", "value"), GOLDEN.items())
-    def test_golden_frames_are_matched_both_ways(self, wire: str, value: dict[str, Any]) -> None:
+    def test_golden_frames_match_in_both_directions(self, wire: str, value: dict[str, Any]) -> None:
         device = CATALOG[value["device"]] if "device" in value else None
         assert format_message(value, CATALOG).hex() == wire
         assert parse_message(bytes.fromhex(wire), CATALOG, device) == value
 
-    def test_every_message_of_the_protocol_is_known(self) -> None:
+    def test_every_message_type_is_covered(self) -> None:
         assert {value["type"] for value in GOLDEN.values()} == set(TYPES)
         assert set(TYPES.values()) == set(FIELDS)
 
     @settings(deadline=None)
     @given(without_device)
-    def test_a_frame_comes_back_from_its_json(self, message: Message) -> None:
+    def test_frame_round_trips(self, message: Message) -> None:
         frame = frame_of(message)
         text = json.dumps(parse_message(frame, CATALOG), allow_nan=False)
         assert format_text(text, CATALOG) == frame
 
     @settings(deadline=None)
     @given(with_device)
-    def test_a_frame_of_a_known_device_comes_back_from_its_json(
-        self, case: tuple[Peripheral, Message]
-    ) -> None:
+    def test_frame_of_a_known_device_round_trips(self, case: tuple[Peripheral, Message]) -> None:
         device, message = case
         frame = frame_of(message)
         value = parse_message(frame, CATALOG, device)
@@ -179,16 +177,14 @@ class TestInverse:
 
     @settings(deadline=None)
     @given(with_device)
-    def test_json_comes_back_from_its_frame(self, case: tuple[Peripheral, Message]) -> None:
+    def test_json_round_trips(self, case: tuple[Peripheral, Message]) -> None:
         device, message = case
         value = parse_message(frame_of(message), CATALOG, device)
         assert parse_message(format_message(value, CATALOG), CATALOG, device) == value
 
     @settings(deadline=None)
     @given(st.integers(-99_999, 99_999), st.integers(-20, 20))
-    def test_a_number_of_five_digits_comes_back_as_it_was_written(
-        self, digits: int, exponent: int
-    ) -> None:
+    def test_number_of_five_digits_round_trips(self, digits: int, exponent: int) -> None:
         value = {
             "type": "DEV_DATA",
             "device": "potentiometer",
@@ -201,11 +197,11 @@ class TestInverse:
 
     @settings(deadline=None)
     @given(st.floats(width=32, allow_nan=False))
-    def test_a_short_number_is_the_same_number_of_four_bytes(self, number: float) -> None:
+    def test_short_float_is_the_same_4_byte_float(self, number: float) -> None:
         assert struct.pack("<f", short_float(number)) == struct.pack("<f", number)
 
-    def test_arrays_and_doubles_travel_in_their_order(self) -> None:
-        value = written(
+    def test_arrays_and_doubles_are_in_wire_order(self) -> None:
+        value = make_write(
             "odd-one",
             grid=[[1, -2], [3, 4], [5, 6]],
             far=0.1,
@@ -228,7 +224,7 @@ class TestInverse:
             ("limit-switch", DevData(0b11, b"\2\1"), {"switch0": "02", "switch1": True}),
         ],
     )
-    def test_what_no_value_stands_for_is_its_bytes(
+    def test_bytes_without_a_value_are_hexadecimal(
         self, device: str, message: Message, shown: dict[str, Any]
     ) -> None:
         value = parse_message(frame_of(message), CATALOG, CATALOG[device])
@@ -236,14 +232,14 @@ class TestInverse:
         assert format_message(value, CATALOG) == frame_of(message)
 
 
-class TestMistakes:
+class TestErrors:
     @pytest.mark.parametrize(
         ("value", "place", "sentence"),
         [
-            ([], None, "a message is an object"),
+            ([], None, "a message must be an object"),
             ({"tpe": "PING"}, None, '"type" is missing'),
             ({"type": "PNG"}, "type", "did you mean PING?"),
-            ({"type": 16}, "type", "there is no type 16"),
+            ({"type": 16}, "type", "unknown type 16"),
             ({"type": "PING", "params": []}, "params", "PING has no field 'params' (known: type)"),
             ({"type": "SUB_REQ", "params": [0]}, None, "'interval' is missing"),
             (
@@ -257,13 +253,13 @@ class TestMistakes:
                 "a whole number of ms, 0 to 65535",
             ),
             ({"type": "DEV_READ", "params": [1, 16]}, "16", "0 to 15, not 16"),
-            ({"type": "DEV_READ", "params": [1, 1]}, "1]", "1 stands twice"),
-            ({"type": "DEV_READ", "params": {"a": 1}}, "params", "params has to be a list of ids"),
+            ({"type": "DEV_READ", "params": [1, 1]}, "1]", "1 appears twice"),
+            ({"type": "DEV_READ", "params": {"a": 1}}, "params", "params must be a list of ids"),
             ({"type": "DEV_READ", "device": "rfid", "params": [0]}, "0", "rfid has no parameter 0"),
             (
                 {"type": "DEV_READ", "device": None, "params": [0]},
                 "device",
-                "a name or a UID as a text",
+                "a name or a UID as text",
             ),
             (
                 {"type": "DEV_READ", "device": "polar-bare", "params": []},
@@ -283,36 +279,48 @@ class TestMistakes:
                 "bytes of the values in hexadecimal",
             ),
             ({"type": "DEV_WRITE", "params": [0], "data": "00" * 254}, "params", "at most 255 fit"),
-            (written("rfid", idd=1), "idd", "did you mean id?"),
-            (written("polar-bear", duty_cycle=1.01), "duty_cycle", "a number, -1 to 1, not 1.01"),
-            (written("polar-bear", duty_cycle=True), "duty_cycle", "a number, -1 to 1, not true"),
+            (make_write("rfid", idd=1), "idd", "did you mean id?"),
             (
-                written("polar-bear", duty_cycle="00"),
+                make_write("polar-bear", duty_cycle=1.01),
+                "duty_cycle",
+                "a number, -1 to 1, not 1.01",
+            ),
+            (
+                make_write("polar-bear", duty_cycle=True),
+                "duty_cycle",
+                "a number, -1 to 1, not true",
+            ),
+            (
+                make_write("polar-bear", duty_cycle="00"),
                 "duty_cycle",
                 'its 4 bytes in hexadecimal, not "00"',
             ),
-            (written("polar-bear", duty_cycle=float("nan")), "duty_cycle", "not NaN"),
+            (make_write("polar-bear", duty_cycle=float("nan")), "duty_cycle", "not NaN"),
             (
-                written("polar-bear", enc_pos=float("inf")),
+                make_write("polar-bear", enc_pos=float("inf")),
                 "enc_pos",
                 "a number that fits 4 bytes, not Infinity",
             ),
-            (written("polar-bear", enc_pos=10**400), "enc_pos", "a number that fits 4 bytes"),
-            (written("yogi-bear", pid_pos_kp=-0.5), "pid_pos_kp", "a number, 0 or more, not -0.5"),
-            (written("limit-switch", switch0=1), "switch0", "true or false, not 1"),
+            (make_write("polar-bear", enc_pos=10**400), "enc_pos", "a number that fits 4 bytes"),
             (
-                written("encoder", rotation=40000),
+                make_write("yogi-bear", pid_pos_kp=-0.5),
+                "pid_pos_kp",
+                "a number, 0 or more, not -0.5",
+            ),
+            (make_write("limit-switch", switch0=1), "switch0", "true or false, not 1"),
+            (
+                make_write("encoder", rotation=40000),
                 "rotation",
                 "a whole number, -32768 to 32767, not 40000",
             ),
-            (written("encoder", rotation=1.0), "rotation", "a whole number"),
+            (make_write("encoder", rotation=1.0), "rotation", "a whole number"),
             ({"type": "HB_REQ", "id": -1}, "id", "0 to 255, not -1"),
             ({"type": "ERROR", "code": "BACKOF"}, "code", "did you mean BACKOFF?"),
             ({"type": "ERROR", "code": 256}, "code", "0 to 255, or one of OK"),
             (
                 {"type": "SUB_RES", "params": [], "interval": 0, "uid": 5},
                 "uid",
-                "in decimal as a text",
+                "a decimal UID as text",
             ),
             (
                 {"type": "SUB_RES", "params": [], "interval": 0, "uid": str(1 << 88)},
@@ -322,36 +330,36 @@ class TestMistakes:
             (
                 {"type": "SUB_RES", "device": "rfid", "params": [], "interval": 0, "uid": "5"},
                 "uid",
-                "the device id 0, and a rfid has 11",
+                "the device id 0, but a rfid has 11",
             ),
         ],
     )
     @pytest.mark.parametrize("indent", [None, 2])
-    def test_a_mistake_is_told_with_its_character(
+    def test_error_has_its_character(
         self, value: Any, place: str | None, sentence: str, indent: int | None
     ) -> None:
         text = json.dumps(value, indent=indent)
-        fault = fault_of(text)
-        assert sentence in fault.message
-        assert "\n" not in fault.message
-        at = fault.context["character"]
-        assert fault.message.startswith(f"character {at}: ")
+        error = error_of(text)
+        assert sentence in error.message
+        assert "\n" not in error.message
+        at = error.context["character"]
+        assert error.message.startswith(f"character {at}: ")
         rest = text[at - 1 :]
         assert (
             rest.startswith(("{", "[") if place is None else (place, f'"{place}"')) or place == "1]"
         )
 
-    def test_values_of_an_array_are_checked_one_by_one(self) -> None:
+    def test_elements_of_an_array_are_checked(self) -> None:
         for wrong in ([[1, 2], [3, 4]], [[1, 2], [3, 4], [5, 40000]], [1, 2, 3]):
             assert (
-                "grid has to be"
-                in fault_of(json.dumps(written("odd-one", grid=wrong)), ODD).message
+                "grid must be"
+                in error_of(json.dumps(make_write("odd-one", grid=wrong)), ODD).message
             )
         assert (
             "a whole number, -3 to 5, not 6"
-            in fault_of(json.dumps(written("odd-one", small=6)), ODD).message
+            in error_of(json.dumps(make_write("odd-one", small=6)), ODD).message
         )
-        assert "0.1 or less" in fault_of(json.dumps(written("odd-one", far=0.2)), ODD).message
+        assert "0.1 or less" in error_of(json.dumps(make_write("odd-one", far=0.2)), ODD).message
 
     @pytest.mark.parametrize(
         ("text", "character"),
@@ -366,19 +374,19 @@ class TestMistakes:
             ("9" * 5000, 1),
         ],
     )
-    def test_what_is_no_json_is_told_with_its_character(self, text: str, character: int) -> None:
-        assert fault_of(text).context["character"] == character
+    def test_invalid_json_has_its_character(self, text: str, character: int) -> None:
+        assert error_of(text).context["character"] == character
 
     @settings(deadline=None)
     @given(
         st.text(max_size=40)
         | st.recursive(st.none() | st.integers() | st.text(), st.lists).map(json.dumps)
     )
-    def test_no_text_does_more_than_be_refused(self, text: str) -> None:
-        assert fault_of(text).message.startswith("character ")
+    def test_random_text_raises_only_format_errors(self, text: str) -> None:
+        assert error_of(text).message.startswith("character ")
         assert all(isinstance(item, dict | TextFormatError) for item in parse_text(text, CATALOG))
 
-    def test_a_device_is_found_by_type_uid_and_the_teams_name(self) -> None:
+    def test_device_is_found_by_type_uid_and_team_name(self) -> None:
         names = {"left_motor": 12 << 72 | 1}
         for text in ("polar-bear", str(12 << 72 | 9), "left_motor"):
             assert find_device(text, CATALOG, names).name == "polar-bear"
@@ -399,10 +407,10 @@ class TestHexadecimal:
             "0X0517 010315",
         ],
     )
-    def test_bytes_may_be_parted_and_framed(self, text: str) -> None:
+    def test_bytes_may_have_spaces_prefixes_and_delimiters(self, text: str) -> None:
         assert list(parse_text(text, CATALOG)) == [{"type": "HB_REQ", "id": 3}]
 
-    def test_several_frames_are_several_messages_and_a_bad_one_is_told_with_its_byte(self) -> None:
+    def test_invalid_frame_among_others_has_its_byte(self) -> None:
         good, other, bad, last = parse_text("0210021000 02160216 00 0210021100 0317010216", CATALOG)
         assert (good, other, last) == (
             {"type": "PING"},
@@ -418,14 +426,14 @@ class TestHexadecimal:
         ("text", "byte"),
         [("02 1", 1), ("0210zz10", 2), ("0x", 0), ("", 0), ("02 é0", 1), ("+1", 0), ("02_10", 1)],
     )
-    def test_what_is_not_hexadecimal_is_told_with_its_byte(self, text: str, byte: int) -> None:
-        (fault,) = parse_text(text, CATALOG)
-        assert isinstance(fault, TextFormatError)
-        assert fault.context["byte"] == byte
+    def test_invalid_hexadecimal_has_its_byte(self, text: str, byte: int) -> None:
+        (error,) = parse_text(text, CATALOG)
+        assert isinstance(error, TextFormatError)
+        assert error.context["byte"] == byte
 
     @pytest.mark.parametrize(
         "message", [DevData(1, b"\0" * 3), DevData(0b1000, b"\0"), SubReq(8, 40), DevRead(8)]
     )
-    def test_a_frame_that_is_none_of_the_device_is_refused(self, message: Message) -> None:
+    def test_frame_of_another_device_is_refused(self, message: Message) -> None:
         with pytest.raises(RemoteProtocolError):
             parse_message(frame_of(message), CATALOG, CATALOG["limit-switch"])
