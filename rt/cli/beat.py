@@ -33,6 +33,7 @@ async def beat(
     doorbell: Doorbell,
     check: Callable[[], object] = lambda: None,
     run_delay: Callable[[], Callable[[], float]] = lambda: RunDelay().read,
+    on_stall: Callable[[], object] = lambda: None,
 ) -> None:
     """Stamp until cancelled.
 
@@ -41,22 +42,24 @@ async def beat(
         doorbell: Rung when leases were ended.
         check: Verifies the shared memory; called before each stamp, but for the one when a slot is unbarred.
         run_delay: Makes what tells how long this thread has waited for a processor (s).
+        on_stall: Called when the root stood still while a lease was held, after every lease has ended.
     """
     waited = run_delay()
     unbarred = trio.Event()
-    held = False
+    held = stalled = False
     interval = IDLE_INTERVAL
     last, last_waited = boottime_ns(), waited()
 
     def stamp(until_next: float) -> None:
         """Stamp, and end every lease before that if the root stood still."""
-        nonlocal held, interval, last, last_waited
+        nonlocal held, stalled, interval, last, last_waited
         before, held = held, leases.held
         now, now_waited = boottime_ns(), waited()
         gap = (now - last) / 1e9
         longest = LONGEST_WAIT if now_waited - last_waited >= gap / 2 else LONGEST_DELAY
         if gap >= interval + longest and (held or before):
             leases.revoke_all(Bar.STALLED)
+            stalled = True
             doorbell.ring()
             log.get_logger().warning("the root stood still: every lease is revoked", seconds=round(gap, 3))
         leases.beat()
@@ -69,11 +72,14 @@ async def beat(
     leases.on_unbar = stamp_before_unbarring
     while True:
         check()
-        if leases.may_count():
-            stamp(OPEN_INTERVAL)
+        is_open = leases.may_count()
+        stamp(OPEN_INTERVAL if is_open else IDLE_INTERVAL)
+        if stalled:  # not while a slot is unbarred: that would open the slot of a mode that has just ended
+            stalled = False
+            on_stall()
+        if is_open:
             await trio.sleep(OPEN_INTERVAL)
         else:
-            stamp(IDLE_INTERVAL)
             unbarred = trio.Event()
             # At a multiple of the interval, when other tasks of the root run too.
             with trio.move_on_after(IDLE_INTERVAL - trio.current_time() % IDLE_INTERVAL):

@@ -41,7 +41,7 @@ from rt.errors import (
     RuntimeBaseException,
     leaves,
 )
-from rt.executor.dispatcher import Dispatcher
+from rt.executor.dispatcher import STALLED, Dispatcher
 from rt.executor.pool import ExecutorPool
 from rt.instance import Instance, log_place
 from rt.remote import Gate
@@ -316,7 +316,10 @@ class Root:
         try:
             async with trio.open_nursery() as nursery:
                 # Before the children: without it no lease counts.
-                nursery.start_soon(beat, self._leases, self._doorbell, self._verify_memory)
+                stalled = functools.partial(self._dispatcher.end_mode, STALLED)
+                nursery.start_soon(
+                    functools.partial(beat, self._leases, self._doorbell, self._verify_memory, on_stall=stalled)
+                )
                 desk = VisitorDesk(self._instance.directory, self._arena, self._doorbell, self._bells, self._leases)
                 self._desk = desk
                 self._bar_without_brake()

@@ -27,6 +27,8 @@ from rt.text import clip
 
 LOAD_LIMIT: Final = 12.0
 """How long a process may take to load the team's code (s); it aborts an import before."""
+STALLED: Final = "the robot's main process stood still: start the mode again"
+"""Why a mode ends when the root was stopped."""
 END_LIMIT: Final = 2.0
 """How long a process may take to end with its mode (s); the supervisor kills it before."""
 EXECUTE_BOUNDS: Final = Bounds(message=1 << 14, text=4096, items=256, values=1024)

@@ -249,15 +249,23 @@ class LeaseKeeper:
                 self._end(_ENDED.get(self._lease.cause, STOPPED))
             if self._closed:
                 return
-        if self._root_late and not self._lease.root_alive:
+        if self._root_late and not self._root_is_back():
             return
-        self._root_late = False
         if self._lease.begin():
             self._holding = True
             self._doorbell.ring()
             if self._is_cut_off:
                 self._is_cut_off = False
                 self._log.info(_AGAIN)
+
+    def _root_is_back(self) -> bool:
+        """Whether the root, whose silence ended the lease, gives signs of life and has not ended the mode."""
+        if not self._lease.root_alive:
+            return False
+        self._root_late = False
+        if self._lease.revoked and self._lease.cause not in DRIVER_BARS:  # before its first sign of life
+            self._end(_ENDED.get(self._lease.cause, STOPPED))
+        return not self._closed
 
     def _release(self) -> None:
         self._holding = False

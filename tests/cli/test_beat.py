@@ -33,12 +33,15 @@ class Stamps:
 
 @asynccontextmanager
 async def beating(
-    table: LeaseTable, waited: Callable[[], float] = lambda: 0.0, check: Callable[[], object] = lambda: None
+    table: LeaseTable,
+    waited: Callable[[], float] = lambda: 0.0,
+    check: Callable[[], object] = lambda: None,
+    on_stall: Callable[[], object] = lambda: None,
 ) -> AsyncIterator[Doorbell]:
     doorbell = Doorbell()
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(beat.beat, table, doorbell, check, lambda: waited)
+            nursery.start_soon(beat.beat, table, doorbell, check, lambda: waited, on_stall)
             await trio.testing.wait_all_tasks_blocked()
             yield doorbell
             nursery.cancel_scope.cancel()
@@ -72,7 +75,8 @@ async def test_root_that_stood_still_ends_every_lease_before_it_stamps(
     monkeypatch.setattr("rt.buffer.lease._TIMEOUT_NS", 600 * 10**9)  # a busy machine is slow
     with LeaseTable.open(prefix) as table:
         lease = table.slot(0)
-        async with beating(table) as doorbell:
+        stalls: list[bool] = []
+        async with beating(table, on_stall=lambda: stalls.append(lease.revoked)) as doorbell:
             if is_held:
                 assert lease.begin()
                 await trio.testing.wait_all_tasks_blocked(0.005)
@@ -85,6 +89,7 @@ async def test_root_that_stood_still_ends_every_lease_before_it_stamps(
                 assert table.cause_of(0) is Bar.STALLED
             assert [event["event"] for event in events] == ["the root stood still: every lease is revoked"] * is_held
             assert doorbell.clear() == is_held
+            assert stalls == [True] * is_held
 
 
 async def test_root_that_stood_still_ends_every_lease_before_it_unbars(

@@ -309,6 +309,19 @@ def test_nothing_moves_again_in_the_log_while_the_root_is_silent(bench: Bench) -
     assert [entry["event"] for entry in logs] == [late, "the team's code moves devices again"]
 
 
+def test_a_root_that_stood_still_ends_the_mode_when_it_is_back(bench: Bench) -> None:
+    bench.run(1)
+    (holder,) = bench.table.holders()
+    bench.run(0.2, root=False)
+    bench.table.lapse(holder)
+    bench.run(1, root=False)
+    assert not bench.ended
+    bench.table.revoke_all(Bar.STALLED)
+    bench.run(0.1)
+    assert not bench.moves
+    assert bench.ended == ["the robot's main process stood still: start the mode again"]
+
+
 async def test_lease_of_a_mode_that_is_over_is_left_to_the_root(bench: Bench) -> None:
     bench.keeper.grant(bench.now + 0.08)
     async with trio.open_nursery() as nursery:
