@@ -53,7 +53,8 @@ async def beat(
     def stamp(until_next: float) -> None:
         """Stamp, and end every lease before that if the root stood still."""
         nonlocal held, stalled, interval, last, last_waited
-        before, held = held, leases.held
+        # A lease that began after the last stamp, and has lapsed since, was never seen here: its slot was open.
+        before, held = held or interval == OPEN_INTERVAL, leases.held
         now, now_waited = boottime_ns(), waited()
         gap = (now - last) / 1e9
         longest = LONGEST_WAIT if now_waited - last_waited >= gap / 2 else LONGEST_DELAY

@@ -68,28 +68,32 @@ async def test_root_stamps_often_while_a_slot_is_not_barred(prefix: str, monkeyp
             assert stamps.count == after
 
 
-@pytest.mark.parametrize("is_held", [False, True])
+@pytest.mark.parametrize("slot", ["barred", "open", "held"])
 async def test_root_that_stood_still_ends_every_lease_before_it_stamps(
-    prefix: str, is_held: bool, monkeypatch: pytest.MonkeyPatch
+    prefix: str, slot: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rt.buffer.lease._TIMEOUT_NS", 600 * 10**9)  # a busy machine is slow
     with LeaseTable.open(prefix) as table:
+        if slot == "barred":
+            table.bar_all(Bar.IDLE)
         lease = table.slot(0)
         stalls: list[bool] = []
         async with beating(table, on_stall=lambda: stalls.append(lease.revoked)) as doorbell:
-            if is_held:
+            if slot == "held":
                 assert lease.begin()
                 await trio.testing.wait_all_tasks_blocked(0.005)
             doorbell.clear()
             with capture_logs() as events:
                 time.sleep(IDLE_INTERVAL + 2 * LONGEST_DELAY)  # noqa: ASYNC251 - the event loop stands still
                 await trio.testing.wait_all_tasks_blocked(0.005)
-            if is_held:
+            if slot != "barred":
                 assert lease.revoked
                 assert table.cause_of(0) is Bar.STALLED
-            assert [event["event"] for event in events] == ["the root stood still: every lease is revoked"] * is_held
-            assert doorbell.clear() == is_held
-            assert stalls == [True] * is_held
+            assert [event["event"] for event in events] == ["the root stood still: every lease is revoked"] * (
+                slot != "barred"
+            )
+            assert doorbell.clear() == (slot != "barred")
+            assert stalls == [True] * (slot != "barred")
 
 
 async def test_root_that_stood_still_ends_every_lease_before_it_unbars(
