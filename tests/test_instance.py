@@ -1,5 +1,6 @@
 """An instance: one robot holds it, everybody can learn who, and a killed one leaves nothing for long."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -135,6 +136,21 @@ def test_what_has_taken_the_place_of_the_directory_is_not_emptied(
         else:
             other.rename(instance.directory)
     assert (instance.directory / "home" / "thesis").read_text() == "years of work"
+
+
+def test_processes_of_a_robot_that_has_taken_the_name_survive(instance: Instance, tmp_path: Path) -> None:
+    other = Instance(instance.name, instance.directory)
+    with contextlib.ExitStack() as stack, instance.acquire():
+        instance.directory.rename(tmp_path / "moved")
+        stack.enter_context(other.acquire())
+        command = [sys.executable, "-c", "import sys; sys.stdin.read()"]
+        environment = os.environ | {ENV_DIRECTORY: str(instance.directory)}
+        process = stack.enter_context(subprocess.Popen(command, env=environment, stdin=subprocess.PIPE))
+        stack.callback(process.kill)
+        ours = stack.pop_all()
+    with ours:
+        assert process.poll() is None
+        assert other.is_in_place()
 
 
 def test_what_a_killed_robot_left_is_swept(instance: Instance, holder: "subprocess.Popen[bytes]") -> None:

@@ -53,6 +53,7 @@ from rt.supervisor.tree import Supervisor
 
 DEVICE = "device"
 """The child that talks to the devices."""
+IPC = "ipc://"
 DIRECTORY_INTERVAL = 1.0
 """How often it is verified that the instance directory and its sockets are there (s)."""
 BUFFERS_INTERVAL = 0.25
@@ -307,6 +308,8 @@ class Root:
         return True
 
     def _stop(self, exit_code: int, reason: str) -> None:
+        if self.exit_code == exit_code:  # an emergency stop acts when it is read, and again when its turn comes
+            return
         self.exit_code = exit_code
         self._log.critical(reason)
         self.supervisor.shutdown(reason)
@@ -380,11 +383,17 @@ class Root:
                         directory=str(self._instance.directory),
                         remedy="restart the robot; `loginctl enable-linger` keeps /run/user without a session",
                     )
-                self._dispatcher.end_mode("commands do not reach the robot: see the log")
+                if not self._is_reachable():
+                    self._dispatcher.end_mode("commands do not reach the robot: see the log")
                 continue
             said = ""
             if mended:
                 self._log.warning("files of the robot were removed and are made again", files=mended)
+
+    def _is_reachable(self) -> bool:
+        """Whether the instance directory and the router's sockets in it are there."""
+        sockets = [Path(each[len(IPC) :]) for each in self._config.router_frontend if each.startswith(IPC)]
+        return self._instance.is_in_place() and all(each.is_socket() for each in sockets)
 
     def _mend(self, desk: VisitorDesk) -> list[str]:
         """What was missing in the instance directory, and is there again."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from rt.config import Config
-from rt.errors import RemoteCallError
+from rt.errors import RuntimeBaseException
 
 if TYPE_CHECKING:
     from rt.instance import Instance
@@ -37,13 +37,13 @@ def running_config(name: str) -> Config | None:
     """Return the options of the robot that runs as an instance; None if there is no such robot, or it does not answer."""
     from rt.instance import Instance
 
-    robot = Instance.locate(name)
-    holder = robot.holder()
-    if holder is None or is_stopped(holder.pid):
-        return None
     try:
+        robot = Instance.locate(name)
+        holder = robot.holder()
+        if holder is None or is_stopped(holder.pid):
+            return None
         return msgspec.convert(ask(robot, "get_option"), Config, strict=False)
-    except (RemoteCallError, msgspec.ValidationError):
+    except (RuntimeBaseException, OSError, msgspec.ValidationError):  # the checks say what is wrong
         return None
 
 

@@ -60,6 +60,7 @@ class _Session:
         over: Set when the mode is over.
         error: What ended it, or None.
         gone: Set when the process has closed its channel.
+        ended: Set when the supervisor has seen the end of the process.
     """
 
     def __init__(self, process: Assignment, mode: Mode) -> None:
@@ -70,6 +71,7 @@ class _Session:
         self.over = trio.Event()
         self.error: ExecutionError | None = None
         self.gone = trio.Event()
+        self.ended = trio.Event()
 
     @property
     def seat(self) -> int:
@@ -438,6 +440,7 @@ class Dispatcher(Handler):
             # Until then team code may take part as a visitor does.
             await self._pool.gone(session.process)
             self._living.discard(session)
+            session.ended.set()
             if not self._living:
                 self._on_mode(False)
 
@@ -496,9 +499,8 @@ class Dispatcher(Handler):
     async def _all_gone(self, within: float) -> None:
         """Wait so long (s) until no process of a mode is left."""
         with trio.move_on_after(within):
-            while self._living:
-                await self._pool.gone(next(iter(self._living)).process)
-                await trio.lowlevel.checkpoint()
+            for session in tuple(self._living):
+                await session.ended.wait()
 
 
 def _error(message: str, context: Mapping[str, Any]) -> ExecutionError:

@@ -192,8 +192,9 @@ class Instance:
             try:
                 yield swept
             finally:
-                leftovers.end_processes(self.directory, leftovers.OWN_LEAVE_TIMEOUT)
-                if self._still_ours():
+                if not self.path("pid").exists():  # another robot's processes carry the same mark as this one's
+                    leftovers.end_processes(self.directory, leftovers.OWN_LEAVE_TIMEOUT)
+                if self.is_in_place():
                     self._sweep(None)
                     with contextlib.suppress(OSError):
                         # The file goes while the lock is held; whoever waits for it sees that it is not the file of this name.
@@ -245,8 +246,8 @@ class Instance:
                 raise
             os.close(fd)
 
-    def _still_ours(self) -> bool:
-        # Where the directory was removed under a running robot, another robot, or anything else, may have its name.
+    def is_in_place(self) -> bool:
+        """Whether the directory of this name is the one that this robot holds; another robot, or anything else, may have the name."""
         return not self.directory.is_symlink() and self._is_file(self._held)
 
     def _is_file(self, fd: int) -> bool:
@@ -286,7 +287,9 @@ class Instance:
         swept: list[str] = []
         if left is not None and left.pid:
             since = f", started {left.started}," if left.started else ""
-            swept.append(f"the last robot, process {left.pid}{since} was killed: its log ends without a reason")
+            swept.append(
+                f"the last robot, process {left.pid}{since} was killed or lost power: its log ends without a reason"
+            )
         if pids := leftovers.end_processes(self.directory, timeout):
             swept.append(f"ended {len(pids)} processes of a robot that was killed: {', '.join(map(str, pids))}")
         if files := leftovers.empty(self.directory, keep="pid"):
