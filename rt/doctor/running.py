@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from rt.config import Config
-from rt.errors import RemoteCallError
+from rt.errors import RuntimeBaseException
 
 if TYPE_CHECKING:
     from rt.instance import Instance
@@ -46,13 +46,13 @@ def running_config(name: str) -> Config | None:
     """
     from rt.instance import Instance
 
-    robot = Instance.locate(name)
-    holder = robot.holder()
-    if holder is None or is_stopped(holder.pid):
-        return None
     try:
+        robot = Instance.locate(name)
+        holder = robot.holder()
+        if holder is None or is_stopped(holder.pid):
+            return None
         return msgspec.convert(ask(robot, "get_option"), Config, strict=False)
-    except (RemoteCallError, msgspec.ValidationError):
+    except (RuntimeBaseException, OSError, msgspec.ValidationError):  # the checks say what is wrong
         return None
 
 

@@ -29,6 +29,8 @@ from rt.text import clip
 
 LOAD_LIMIT: Final = 12.0
 """How long a process may take to load team code, in s; it aborts an import before that."""
+STALLED: Final = "the robot's main process was suspended: start the mode again"
+"""Why a mode ends after the root was stalled."""
 END_LIMIT: Final = 2.0
 """How long a process may take to end with its mode, in s; the supervisor kills it before that."""
 EXECUTE_BOUNDS: Final = Bounds(message=1 << 14, text=4096, items=256, values=1024)
@@ -63,6 +65,7 @@ class _ModeRun:
         over: Set when the mode is over.
         error: What ended the mode, or None.
         channel_closed: Set when the process has closed its channel.
+        reaped: Set when the supervisor has reaped the process.
     """
 
     def __init__(self, process: Assignment, mode: Mode) -> None:
@@ -73,6 +76,7 @@ class _ModeRun:
         self.over = trio.Event()
         self.error: ExecutionError | None = None
         self.channel_closed = trio.Event()
+        self.reaped = trio.Event()
 
     @property
     def slot(self) -> int:
@@ -481,6 +485,7 @@ class Dispatcher(Handler):
             # While the process exists, team code could use the slot of a session.
             await self._pool.wait_reaped(mode_run.process)
             self._unreaped.discard(mode_run)
+            mode_run.reaped.set()
             if not self._unreaped:
                 self._on_mode(False)
 
@@ -545,9 +550,8 @@ class Dispatcher(Handler):
     async def _wait_all_reaped(self, within: float) -> None:
         """Wait, for at most a time in s, until no process of a mode is left."""
         with trio.move_on_after(within):
-            while self._unreaped:
-                await self._pool.wait_reaped(next(iter(self._unreaped)).process)
-                await trio.lowlevel.checkpoint()
+            for mode_run in tuple(self._unreaped):
+                await mode_run.reaped.wait()
 
 
 def _error(message: str, context: Mapping[str, Any]) -> ExecutionError:

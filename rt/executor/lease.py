@@ -269,15 +269,24 @@ class LeaseKeeper:
                 self._end(_END_REASONS.get(self._lease.cause, STOPPED))
             if self._closed:
                 return
-        if self._root_late and not self._lease.root_alive:
+        if self._root_late and not self._root_is_back():
             return
-        self._root_late = False
         if self._lease.begin():
             self._holding = True
             self._write_event.signal()
             if self._is_cut_off:
                 self._is_cut_off = False
                 self._log.info(_RESUMED)
+
+    def _root_is_back(self) -> bool:
+        """Return whether the root's heartbeat is back and the root has not ended the mode."""
+        if not self._lease.root_alive:
+            return False
+        self._root_late = False
+        # The root revokes before its first heartbeat.
+        if self._lease.revoked and self._lease.cause not in DRIVER_BARS:
+            self._end(_END_REASONS.get(self._lease.cause, STOPPED))
+        return not self._closed
 
     def _release(self) -> None:
         self._holding = False

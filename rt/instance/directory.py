@@ -212,8 +212,10 @@ class Instance:
             try:
                 yield removed
             finally:
-                stale_files.end_processes(self.directory, stale_files.OWN_EXIT_TIMEOUT)
-                if self._is_held():
+                # The processes of another robot that has taken the name carry the same mark.
+                if not self.path("pid").exists():
+                    stale_files.end_processes(self.directory, stale_files.OWN_EXIT_TIMEOUT)
+                if self.is_in_place():
                     self._remove_stale(None, stale_files.OWN_EXIT_TIMEOUT)
                     with contextlib.suppress(OSError):
                         # Removed while it is locked: a process that waits for the lock sees that
@@ -271,8 +273,11 @@ class Instance:
                 raise
             os.close(fd)
 
-    def _is_held(self) -> bool:
-        # If the directory was removed, another robot or something else may have taken the name.
+    def is_in_place(self) -> bool:
+        """Return whether the directory of this name is still the one that this robot has locked.
+
+        If it was removed, another robot or something else may have taken the name.
+        """
         return not self.directory.is_symlink() and self._is_file(self._held)
 
     def _is_file(self, fd: int) -> bool:
@@ -314,7 +319,7 @@ class Instance:
         removed: list[str] = []
         if former is not None and former.pid:
             since = f", started {former.started}," if former.started else ""
-            removed.append(f"the last robot, process {former.pid}{since} was killed")
+            removed.append(f"the last robot, process {former.pid}{since} was killed or lost power")
         if pids := stale_files.end_processes(self.directory, exit_timeout):
             removed.append(f"ended processes of a killed robot: {', '.join(map(str, pids))}")
         if files := stale_files.empty(self.directory, keep="pid"):

@@ -4,7 +4,7 @@ logind removes /run/user/UID when the last session of a user ends. The children 
 without the sockets neither commands nor restarted children reach the robot.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import trio
@@ -17,6 +17,7 @@ from rt.instance import Instance
 from rt.logs import place
 from rt.transport.zmq_socket import rebind_socket_files
 
+_IPC = "ipc://"
 INTERVAL = 1.0
 """Time between two checks (s)."""
 
@@ -25,6 +26,7 @@ async def watch_directory(
     instance: Instance,
     registrar: Registrar,
     end_mode: Callable[[str], None],
+    addresses: Sequence[str],
     log_file: Path | None = None,
 ) -> None:
     """Create the instance directory and its sockets again when they are removed, until cancelled.
@@ -32,8 +34,9 @@ async def watch_directory(
     Args:
         instance: The instance.
         registrar: Owns the socket for sessions.
-        end_mode: Ends the current mode, with a reason. Called while the directory cannot be
-            created, because no command can end the mode then.
+        end_mode: Ends the current mode, with a reason. Called while the directory or a socket in
+            ``addresses`` is missing and cannot be created, because no command can end the mode.
+        addresses: Where the router listens for commands.
         log_file: The log file, whose path is recorded in the directory, or None.
     """
     logged = ""
@@ -52,11 +55,17 @@ async def watch_directory(
                     remedy="restart the robot; `loginctl enable-linger` keeps /run/user without a"
                     " session",
                 )
-            end_mode("commands do not reach the robot: see the log")
+            if not (instance.is_in_place() and all(map(_exists, addresses))):
+                end_mode("commands do not reach the robot: see the log")
             continue
         logged = ""
         if restored:
             log.get_logger().warning("restored removed files of the robot", files=restored)
+
+
+def _exists(address: str) -> bool:
+    """Return whether the socket file of an address exists, if the address names one."""
+    return not address.startswith(_IPC) or Path(address.removeprefix(_IPC)).is_socket()
 
 
 def _restore(instance: Instance, registrar: Registrar, log_file: Path | None) -> list[str]:

@@ -35,6 +35,7 @@ async def run_heartbeat(
     write_event: WriteEvent,
     check: Callable[[], object] = lambda: None,
     run_delay: Callable[[], Callable[[], float]] = lambda: RunDelay().read,
+    on_stall: Callable[[], object] = lambda: None,
 ) -> None:
     """Stamp the lease table until cancelled.
 
@@ -44,22 +45,27 @@ async def run_heartbeat(
         check: Verifies the shared memory; called before each stamp, except the one when a slot is
             unbarred.
         run_delay: Returns a function that returns the run delay of this thread (s).
+        on_stall: Called when the root was stalled while a lease was held, after every lease was
+            revoked.
     """
     waited = run_delay()
     unbarred = trio.Event()
-    held = False
+    held = stalled = False
     interval = IDLE_INTERVAL
     last, last_waited = boottime_ns(), waited()
 
     def stamp(until_next: float) -> None:
         """Stamp the table; before that, revoke every lease if the root was stalled."""
-        nonlocal held, interval, last, last_waited
-        before, held = held, leases.held
+        nonlocal held, stalled, interval, last, last_waited
+        # A lease that began after the last stamp and has expired since was never seen as held, but
+        # its slot was open.
+        before, held = held or interval == OPEN_INTERVAL, leases.held
         now, now_waited = boottime_ns(), waited()
         gap = (now - last) / 1e9
         longest = LONGEST_WAIT if now_waited - last_waited >= gap / 2 else LONGEST_DELAY
         if gap >= interval + longest and (held or before):
             leases.revoke_all(Bar.STALLED)
+            stalled = True
             write_event.signal()
             log.get_logger().warning("root was stalled; every lease revoked", seconds=round(gap, 3))
         leases.heartbeat()
@@ -72,11 +78,15 @@ async def run_heartbeat(
     leases.on_unbar = stamp_before_unbarring
     while True:
         check()
-        if leases.any_unbarred():
-            stamp(OPEN_INTERVAL)
+        is_open = leases.any_unbarred()
+        stamp(OPEN_INTERVAL if is_open else IDLE_INTERVAL)
+        # Not in stamp(): when a slot is unbarred, that would open the slot of a mode that has ended.
+        if stalled:
+            stalled = False
+            on_stall()
+        if is_open:
             await trio.sleep(OPEN_INTERVAL)
         else:
-            stamp(IDLE_INTERVAL)
             unbarred = trio.Event()
             # At a multiple of the interval, so that the process wakes once for all periodic tasks.
             with trio.move_on_after(IDLE_INTERVAL - trio.current_time() % IDLE_INTERVAL):

@@ -40,7 +40,7 @@ from rt.errors import (
     InstanceBusyError,
     leaves,
 )
-from rt.executor.dispatcher import Dispatcher
+from rt.executor.dispatcher import STALLED, Dispatcher
 from rt.executor.pool import ExecutorPool
 from rt.instance import Instance
 from rt.process import notify, orphans, signals
@@ -349,6 +349,9 @@ class Root:
         return True
 
     def _stop(self, exit_code: int, reason: str) -> None:
+        # An emergency stop acts when the router reads it, and again when its turn comes.
+        if self.exit_code == exit_code:
+            return
         self.exit_code = exit_code
         self._log.critical(reason)
         self.supervisor.shutdown(reason)
@@ -358,9 +361,15 @@ class Root:
         try:
             async with trio.open_nursery() as nursery:
                 # Before the children, because no lease is valid without the heartbeat.
-                nursery.start_soon(
-                    run_heartbeat, self._leases, self._write_event, self._verify_memory
+                stalled = functools.partial(self._dispatcher.end_mode, STALLED)
+                heartbeat = functools.partial(
+                    run_heartbeat,
+                    self._leases,
+                    self._write_event,
+                    self._verify_memory,
+                    on_stall=stalled,
                 )
+                nursery.start_soon(heartbeat)
                 registrar = Registrar(
                     self._instance.directory,
                     self._arena,
@@ -376,6 +385,7 @@ class Root:
                     self._instance,
                     registrar,
                     self._dispatcher.end_mode,
+                    self._config.router_frontend,
                     self._log_file,
                 )
                 nursery.start_soon(self._watch_brake)

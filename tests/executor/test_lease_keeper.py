@@ -326,6 +326,19 @@ def test_log_reports_no_motion_while_the_root_is_silent(bench: Bench) -> None:
     assert [entry["event"] for entry in logs] == [late, "team code moves devices again"]
 
 
+def test_stalled_root_ends_the_mode_when_it_continues(bench: Bench) -> None:
+    bench.run(1)
+    (holder,) = bench.table.holders()
+    bench.run(0.2, root=False)
+    bench.table.lapse(holder)
+    bench.run(1, root=False)
+    assert not bench.ended
+    bench.table.revoke_all(Bar.STALLED)
+    bench.run(0.1)
+    assert not bench.moves
+    assert bench.ended == ["the robot's main process was suspended: start the mode again"]
+
+
 async def test_root_revokes_the_lease_of_a_finished_mode(bench: Bench) -> None:
     bench.keeper.grant(bench.now + 0.08)
     async with trio.open_nursery() as nursery:

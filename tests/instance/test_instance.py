@@ -1,5 +1,6 @@
 """An instance: one robot holds it, others can see which, and a killed one is cleaned up."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -144,6 +145,25 @@ def test_directory_that_took_the_name_is_not_emptied(
         else:
             other.rename(instance.directory)
     assert (instance.directory / "home" / "thesis").read_text() == "years of work"
+
+
+def test_processes_of_a_robot_that_took_the_name_survive(
+    instance: Instance, tmp_path: Path
+) -> None:
+    other = Instance(instance.name, instance.directory)
+    with contextlib.ExitStack() as stack, instance.acquire():
+        instance.directory.rename(tmp_path / "moved")
+        stack.enter_context(other.acquire())
+        command = [sys.executable, "-c", "import sys; sys.stdin.read()"]
+        environment = os.environ | {ENV_DIRECTORY: str(instance.directory)}
+        process = stack.enter_context(
+            subprocess.Popen(command, env=environment, stdin=subprocess.PIPE)
+        )
+        stack.callback(process.kill)
+        ours = stack.pop_all()
+    with ours:
+        assert process.poll() is None
+        assert other.is_in_place()
 
 
 def test_files_of_a_killed_robot_are_removed(

@@ -37,11 +37,14 @@ async def running_heartbeat(
     table: LeaseTable,
     waited: Callable[[], float] = lambda: 0.0,
     check: Callable[[], object] = lambda: None,
+    on_stall: Callable[[], object] = lambda: None,
 ) -> AsyncIterator[WriteEvent]:
     write_event = WriteEvent()
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(heartbeat.run_heartbeat, table, write_event, check, lambda: waited)
+            nursery.start_soon(
+                heartbeat.run_heartbeat, table, write_event, check, lambda: waited, on_stall
+            )
             await trio.testing.wait_all_tasks_blocked()
             yield write_event
             nursery.cancel_scope.cancel()
@@ -70,28 +73,35 @@ async def test_heartbeat_is_fast_while_a_slot_is_not_barred(
             assert stamps.count == after
 
 
-@pytest.mark.parametrize("is_held", [False, True])
+@pytest.mark.parametrize("slot", ["barred", "open", "held"])
 async def test_stalled_root_revokes_every_lease_before_it_stamps(
-    prefix: str, is_held: bool, monkeypatch: pytest.MonkeyPatch
+    prefix: str, slot: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rt.buffer.lease._TIMEOUT_NS", 600 * 10**9)  # for a busy machine
     with LeaseTable.open(prefix) as table:
+        if slot == "barred":
+            table.bar_all(Bar.IDLE)
         lease = table.lease(0)
-        async with running_heartbeat(table) as write_event:
-            if is_held:
+        stalls: list[bool] = []
+        async with running_heartbeat(
+            table, on_stall=lambda: stalls.append(lease.revoked)
+        ) as write_event:
+            if slot == "held":
                 assert lease.begin()
                 await trio.testing.wait_all_tasks_blocked(0.005)
             write_event.clear()
             with capture_logs() as events:
                 time.sleep(IDLE_INTERVAL + 2 * LONGEST_DELAY)  # noqa: ASYNC251 - a stall
                 await trio.testing.wait_all_tasks_blocked(0.005)
-            if is_held:
+            if slot != "barred":
                 assert lease.revoked
                 assert table.cause_of(0) is Bar.STALLED
+            is_open = slot != "barred"
             assert [event["event"] for event in events] == [
                 "root was stalled; every lease revoked"
-            ] * is_held
-            assert write_event.clear() == is_held
+            ] * is_open
+            assert write_event.clear() == is_open
+            assert stalls == [True] * is_open
 
 
 async def test_stalled_root_revokes_every_lease_before_it_unbars(
