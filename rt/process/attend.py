@@ -45,23 +45,13 @@ async def attend(
     pidfd = os.pidfd_open(process.pid)
     try:
         async with trio.open_nursery() as nursery:
-            finished: list[trio.Event] = []
             for reader in readers:
-                finished.append(trio.Event())
-                nursery.start_soon(_read, reader, finished[-1])
+                nursery.start_soon(reader)
             await trio.lowlevel.wait_readable(pidfd)
             on_exit()
             if remaining := await group.kill_remaining(process.pid):
                 logger.warning("killed processes that a process left behind", processes=remaining)
-            with trio.move_on_after(DRAIN_TIMEOUT):
-                for event in finished:
-                    await event.wait()
-            nursery.cancel_scope.cancel("the process has exited")
+            nursery.cancel_scope.deadline = trio.current_time() + DRAIN_TIMEOUT
     finally:
         trio.lowlevel.notify_closing(pidfd)
         os.close(pidfd)
-
-
-async def _read(reader: Reader, finished: trio.Event) -> None:
-    await reader()
-    finished.set()

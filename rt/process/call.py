@@ -11,7 +11,7 @@ either.
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import msgspec
 
@@ -20,7 +20,6 @@ from rt.process.command import CommandProcess
 from rt.process.lifeline import MAX_MESSAGE
 from rt.process.output import OnLine, log_line
 from rt.process.spawn import child_command
-from rt.protocol import structs
 
 ROLE = "call"
 """The role of the child on its command line."""
@@ -67,15 +66,6 @@ class CallSettings(msgspec.Struct, frozen=True, kw_only=True):
                 size=len(data),
             )
         return data
-
-    @classmethod
-    def decode(cls, message: bytes) -> Self:
-        """Return the settings in a message.
-
-        Raises:
-            RemoteProtocolError: The message is invalid.
-        """
-        return structs.decode(message, cls)
 
 
 class CallableProcess(CommandProcess):
@@ -148,7 +138,7 @@ def import_path(function: Callable[..., Any]) -> str:
         ProcessStateError: Another process cannot import the function.
 
     Examples:
-        >>> path_of(msgspec.json.schema)
+        >>> import_path(msgspec.json.schema)
         'msgspec._json_schema:schema'
     """
     module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", None)

@@ -5,7 +5,7 @@ import inspect
 import io
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, get_type_hints
 
 import msgspec
@@ -17,8 +17,7 @@ from rt.process import signals
 from rt.process.call import CallSettings
 from rt.process.exit_status import exit_code
 from rt.process.lifeline import Lifeline
-
-_REASON = "received SIGTERM"
+from rt.protocol import structs
 
 
 def main(lifeline: Lifeline, log_pipe: int | None = None) -> int:
@@ -30,7 +29,7 @@ def main(lifeline: Lifeline, log_pipe: int | None = None) -> int:
         lifeline: The child's end.
         log_pipe: Receives log events; stdout if None.
     """
-    settings = CallSettings.decode(lifeline.read_message())
+    settings: CallSettings = structs.decode(lifeline.read_message(), CallSettings)
     lifeline.kill_group_at_eof()
     # This process's entries are kept after those of the parent: a one-file executable needs them
     # for its libraries.
@@ -153,15 +152,11 @@ def _run_async(coroutine: Awaitable[object]) -> None:
 
 
 async def _run_until_sigterm(coroutine: Awaitable[object], early: list[int]) -> None:
-    with trio.open_signal_receiver(signal.SIGTERM) as received:
-        async with trio.open_nursery() as nursery:
-            if early:
-                nursery.cancel_scope.cancel(_REASON)
-            nursery.start_soon(_cancel_at_signal, received, nursery.cancel_scope)
-            await coroutine
-            nursery.cancel_scope.cancel("the function has returned")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_cancel_at_sigterm, nursery.cancel_scope, early)
+        await coroutine
+        nursery.cancel_scope.cancel("the function has returned")
 
 
-async def _cancel_at_signal(received: AsyncIterator[int], scope: trio.CancelScope) -> None:
-    async for _ in received:
-        scope.cancel(_REASON)
+async def _cancel_at_sigterm(scope: trio.CancelScope, early: list[int]) -> None:
+    scope.cancel(f"received {await signals.wait(signal.SIGTERM, early=early)}")

@@ -29,24 +29,15 @@ REBIND_INTERVAL = 0.5
 """Time without a datagram after which the socket file is checked (s)."""
 
 
-class Channel:
-    """A socket pair that receives the notices of one of rt's own children.
-
-    As a context manager it closes the sockets.
+class Receiver:
+    """The parent's end of one child's notices; as a context manager it is closed at the end.
 
     Attributes:
         fds: The descriptors that the child inherits, until `started`.
-
-    Raises:
-        OSError: No file descriptor is available.
     """
 
-    def __init__(self) -> None:
-        self._socket, self._child = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.setblocking(False)
-        # Both processes share this flag: the child does not block when the queue is full.
-        self._child.setblocking(False)
-        self.fds: tuple[int, ...] = (self._child.fileno(),)
+    fds: tuple[int, ...] = ()
+    _socket: socket.socket
 
     def __enter__(self) -> Self:
         return self
@@ -56,15 +47,13 @@ class Channel:
 
     def environment(self) -> dict[str, str]:
         """Return the environment variables for the child."""
-        fd = self._child.fileno()
-        return {FD_VARIABLE: f"{fd}:{os.fstat(fd).st_ino}"}
+        raise NotImplementedError
 
     def started(self) -> None:
-        """Close this process's copy of the child's end, once the child has started."""
-        self._child.close()
+        """Close what only the child needs, once the child has started."""
 
     def was_unreachable(self) -> bool:
-        """Return False: the child can always send."""
+        """Return whether the child could not send notices; it can from now on."""
         return False
 
     async def receive_all(self, handle: Callable[[notify.Notice], None]) -> NoReturn:
@@ -81,48 +70,67 @@ class Channel:
 
     def receive_nowait(self) -> notify.Notice | None:
         """Return the next queued notice, or None."""
-        return _receive(self._socket)
+        try:
+            return notify.parse(self._socket.recv(notify.MAX_DATAGRAM))
+        except BlockingIOError:
+            return None
+
+    def close(self) -> None:
+        """Close the socket; idempotent."""
+        self._socket.close()
+
+
+class Channel(Receiver):
+    """A socket pair that receives the notices of one of rt's own children.
+
+    Raises:
+        OSError: No file descriptor is available.
+    """
+
+    def __init__(self) -> None:
+        self._socket, self._child = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.setblocking(False)
+        # Both processes share this flag: the child does not block when the queue is full.
+        self._child.setblocking(False)
+        self.fds = (self._child.fileno(),)
+
+    def environment(self) -> dict[str, str]:
+        """Return the environment variables for the child."""
+        fd = self._child.fileno()
+        return {FD_VARIABLE: f"{fd}:{os.fstat(fd).st_ino}"}
+
+    def started(self) -> None:
+        """Close this process's copy of the child's end, once the child has started."""
+        self._child.close()
 
     def close(self) -> None:
         """Close the sockets; idempotent."""
         self._child.close()
-        self._socket.close()
+        super().close()
 
 
-class Listener:
+class Listener(Receiver):
     """A socket file that receives the notices of one child.
 
-    As a context manager it closes and unlinks the socket.
+    The kernel queues some ten datagrams. When the queue is full, the child blocks or loses notices.
 
     Args:
         path: The path of the socket. A stale file is replaced, and a missing directory is created.
 
     Attributes:
-        path: The path of the socket.
-        fds: The descriptors that the child inherits: none.
+        path: The path of the socket, which is unlinked at the end.
 
     Raises:
         OSError: The socket cannot be created.
     """
 
-    fds: tuple[int, ...] = ()
-
     def __init__(self, path: Path) -> None:
         self.path = path
         self._socket, self._file = _bind(path)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_exc: object) -> None:
-        self.close()
-
     def environment(self) -> dict[str, str]:
         """Return the environment variables for the child."""
         return {VARIABLE: os.fspath(self.path)}
-
-    def started(self) -> None:
-        """Do nothing: the child inherits no descriptors."""
 
     def rebind(self) -> bool:
         """Create the socket and its directory again if the file was removed.
@@ -165,34 +173,12 @@ class Listener:
             if scope.cancelled_caught:
                 self.was_unreachable()
 
-    async def receive(self) -> notify.Notice:
-        """Wait for the next notice. A checkpoint; a cancel loses no notice.
-
-        The kernel queues some ten datagrams. When the queue is full, the child blocks or loses
-        notices.
-        """
-        while True:
-            await trio.lowlevel.wait_readable(self._socket)
-            if (notice := self.receive_nowait()) is not None:
-                return notice
-
-    def receive_nowait(self) -> notify.Notice | None:
-        """Return the next queued notice, or None."""
-        return _receive(self._socket)
-
     def close(self) -> None:
         """Close the socket and remove its file; idempotent."""
         if self._socket.fileno() >= 0:
-            self._socket.close()
+            super().close()
             with contextlib.suppress(OSError):
                 self.path.unlink()
-
-
-def _receive(sock: socket.socket) -> notify.Notice | None:
-    try:
-        return notify.parse(sock.recv(notify.MAX_DATAGRAM))
-    except BlockingIOError:
-        return None
 
 
 def _bind(path: Path) -> tuple[socket.socket, os.stat_result]:

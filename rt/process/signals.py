@@ -7,36 +7,19 @@ within `DUPLICATE_WINDOW` counts as the first one.
 Invariant: from `capture_early_signals` on, no such signal is lost or kills the process.
 """
 
+import atexit
 import contextlib
+import os
+import shutil
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from enum import Enum, auto
 from types import FrameType
 
 import trio
 
 DUPLICATE_WINDOW = 1.0
 """Time after the first signal in which another one counts as the same (s)."""
-
-
-class Meaning(Enum):
-    """The meaning of a stop signal."""
-
-    FIRST = auto()
-    DUPLICATE = auto()
-    AGAIN = auto()
-
-
-def classify(first: float | None, now: float) -> Meaning:
-    """Return the meaning of a signal.
-
-    Args:
-        first: When the first signal arrived (s), or None if this is the first.
-        now: When this signal arrived (s).
-    """
-    if first is None:
-        return Meaning.FIRST
-    return Meaning.DUPLICATE if now - first <= DUPLICATE_WINDOW else Meaning.AGAIN
 
 
 def stop_signals() -> list[signal.Signals]:
@@ -48,8 +31,8 @@ def stop_signals() -> list[signal.Signals]:
 async def watch(
     on_first: Callable[[str], None],
     on_repeat: Callable[[str], None],
-    *,
     early: Sequence[int] = (),
+    *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Receive the signals of `stop_signals` until cancelled, and restore their handlers then.
@@ -71,14 +54,24 @@ async def watch(
         async for signum in received:
             name = signal.Signals(signum).name
             time = trio.current_time()
-            match classify(first, time):
-                case Meaning.FIRST:
-                    first = time
-                    on_first(f"received {name}")
-                case Meaning.AGAIN:
-                    on_repeat(f"received {name} again")
-                case Meaning.DUPLICATE:
-                    pass
+            if first is None:
+                first = time
+                on_first(f"received {name}")
+            elif time - first > DUPLICATE_WINDOW:
+                on_repeat(f"received {name} again")
+
+
+async def wait(*numbers: signal.Signals, early: Sequence[int]) -> str:
+    """Wait for the first of some signals, and return its name.
+
+    Args:
+        *numbers: The signals. Their handlers are restored when one has arrived.
+        early: The signals that `capture_early_signals` captured; the first of them is returned.
+    """
+    with trio.open_signal_receiver(*numbers) as received:
+        # Read only now, when no more signals are added.
+        number = early[0] if early else await anext(received)
+    return signal.Signals(number).name
 
 
 @contextlib.contextmanager
@@ -123,3 +116,22 @@ def call_on_signal(function: Callable[[str], None]) -> Iterator[None]:
     finally:
         for number, handler in previous:
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+async def wait_for_bootloader_exit() -> None:
+    """Wait until the bootloader process exits; forever when run from source.
+
+    It is the parent that the user sees, and it removes the unpacked files. If it is killed, the
+    program has to exit, and this process removes the files when it exits.
+    """
+    if not getattr(sys, "frozen", False):
+        await trio.sleep_forever()
+    try:
+        fd = os.pidfd_open(os.getppid())
+    except OSError:
+        await trio.sleep_forever()
+    try:
+        await trio.lowlevel.wait_readable(fd)
+    finally:
+        os.close(fd)
+    atexit.register(shutil.rmtree, str(getattr(sys, "_MEIPASS", "")), ignore_errors=True)

@@ -52,11 +52,6 @@ def child_command(role: str) -> tuple[str, ...]:
     return (sys.executable, "-P", "-m", "rt", "_child", role, LIFELINE)
 
 
-def has_lifeline(command: Sequence[str]) -> bool:
-    """Return whether the child adopts its end of the lifeline."""
-    return any(LIFELINE in argument for argument in command)
-
-
 async def spawn(
     command: Sequence[str],
     stack: contextlib.ExitStack,
@@ -94,7 +89,7 @@ async def spawn(
         ValueError: The command contains an invalid value, such as a null byte.
         subprocess.SubprocessError: The process ended before it executed the program.
     """
-    own_program = has_lifeline(command)
+    own_program = any(LIFELINE in argument for argument in command)
     ours, theirs = open_lifeline(message if own_program else None)
     stack.callback(ours.close)
     fds = {LIFELINE: theirs.fileno()} | ({} if channel is None else {CHANNEL: channel.fileno()})

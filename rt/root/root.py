@@ -44,7 +44,6 @@ from rt.executor.dispatcher import STALLED, Dispatcher
 from rt.executor.pool import ExecutorPool
 from rt.instance import Instance
 from rt.process import notify, orphans, signals
-from rt.process.bootloader import wait_for_bootloader_exit
 from rt.root.children import child_specs
 from rt.root.directory import watch_directory
 from rt.root.heartbeat import run_heartbeat
@@ -70,14 +69,10 @@ class Robot(NamedTuple):
     Attributes:
         app: Creates clients and buffers; owned by the root.
         supervisor: The supervisor of the children.
-        directory: The instance directory.
-        shm_prefix: The prefix of the names of the robot's shared memory.
     """
 
     app: Application
     supervisor: Supervisor
-    directory: Path
-    shm_prefix: str
 
 
 RobotTask = Callable[[Robot], Awaitable[None]]
@@ -130,7 +125,7 @@ class Root:
         self._wakeups = wakeups
         self._connection = brake
         self._brake_watch = BrakeWatch()
-        self._brake_changed = trio.Event()
+        self._brake_changed = trio.lowlevel.ParkingLot()
         self._registrar: Registrar | None = None
         self._authenticator = authenticator
         self._store: BufferStore | None = None
@@ -197,16 +192,14 @@ class Root:
             self._bar_without_brake()
         if lifted and began:
             self._log.info("brake ready; devices may move again", pid=status.pid)
-        self._brake_changed.set()
+        self._brake_changed.unpark_all()
 
     async def _watch_brake(self) -> None:
         """Bar all leases when no brake has been ready for too long."""
         while True:
-            self._brake_changed = trio.Event()
-            with trio.move_on_at(
-                math.inf if self._brake_watch.deadline is None else self._brake_watch.deadline
-            ):
-                await self._brake_changed.wait()
+            deadline = self._brake_watch.deadline
+            with trio.move_on_at(math.inf if deadline is None else deadline):
+                await self._brake_changed.park()
                 continue
             await trio.sleep(WAKE_SLACK)
             if self._brake_watch.check(trio.current_time()) and not self.supervisor.ending:
@@ -241,11 +234,8 @@ class Root:
 
     def _bar_sessions(self) -> None:
         if self._registrar is not None:
-            if self._refusal() is not None:
-                bar = Bar.BRAKE
-            else:
-                bar = Bar.MODE if self._mode_is_running else Bar.NONE
-            self._registrar.bar(bar)
+            of_mode = Bar.MODE if self._mode_is_running else Bar.NONE
+            self._registrar.bar(of_mode if self._refusal() is None else Bar.BRAKE)
 
     def _discard_unread(self, status: ChildStatus) -> None:
         """Discard messages that the brake or the device process did not read before it exited.
@@ -361,23 +351,22 @@ class Root:
         try:
             async with trio.open_nursery() as nursery:
                 # Before the children, because no lease is valid without the heartbeat.
-                stalled = functools.partial(self._dispatcher.end_mode, STALLED)
-                heartbeat = functools.partial(
-                    run_heartbeat,
-                    self._leases,
-                    self._write_event,
-                    self._verify_memory,
-                    on_stall=stalled,
+                nursery.start_soon(
+                    functools.partial(
+                        run_heartbeat,
+                        self._leases,
+                        self._write_event,
+                        self._verify_memory,
+                        on_stall=functools.partial(self._dispatcher.end_mode, STALLED),
+                    )
                 )
-                nursery.start_soon(heartbeat)
-                registrar = Registrar(
+                registrar = self._registrar = Registrar(
                     self._instance.directory,
                     self._arena,
                     self._write_event,
                     self._wakeups,
                     self._leases,
                 )
-                self._registrar = registrar
                 self._bar_without_brake()
                 await nursery.start(registrar.run)
                 nursery.start_soon(
@@ -390,11 +379,9 @@ class Root:
                 )
                 nursery.start_soon(self._watch_brake)
                 nursery.start_soon(orphans.reap)
-                supervisor = self.supervisor
-                watch_signals = functools.partial(
-                    signals.watch, supervisor.shutdown, supervisor.kill, early=self._early
+                await nursery.start(
+                    signals.watch, self.supervisor.shutdown, self.supervisor.kill, self._early
                 )
-                await nursery.start(watch_signals)
                 nursery.start_soon(self._watch_bootloader)
                 ready = trio.Event()
                 nursery.start_soon(self._supervise, nursery, ready)
@@ -424,11 +411,7 @@ class Root:
                         hint = "`rt call teleop` starts teleop" if has_code else "no team code yet"
                         self._log.info(f"robot idle: {hint}; Ctrl-C stops the robot")
                     else:
-                        await robot_task(
-                            Robot(
-                                app, self.supervisor, self._instance.directory, self._arena.prefix
-                            )
-                        )
+                        await robot_task(Robot(app, self.supervisor))
                         self.supervisor.shutdown(f"{name} has ended")
                     await self._children_stopped.wait()
         finally:
@@ -508,5 +491,5 @@ class Root:
 
     async def _watch_bootloader(self) -> None:
         """Stop when the bootloader process of a one-file executable is killed."""
-        await wait_for_bootloader_exit()
+        await signals.wait_for_bootloader_exit()
         self.supervisor.shutdown("the bootloader process was killed")

@@ -8,9 +8,7 @@ import difflib  # noqa: F401 - for `rt.text`: a late import would block the even
 import functools
 import gc
 import signal
-from collections.abc import AsyncIterator, Sequence, Sized
-from types import FrameType
-from typing import NoReturn
+from collections.abc import Sequence, Sized
 
 import trio
 
@@ -43,64 +41,55 @@ def main(settings: ChildSettings, lifeline: Lifeline) -> int:
         RuntimeBaseException: It cannot start because the catalog is invalid or an address is taken;
             wrapped in exception groups by its nurseries.
     """
-    # Before and after the event loop receives signals, one of them ends the process normally. A
-    # second one always arrives in an executable that unpacks itself.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _exit)
     serve = serve_devices if settings.role == "device" else serve_emulated
     with signals.capture_early_signals(*STOP_SIGNALS) as early:
         trio.run(serve, settings, lifeline, early)
     return 0
 
 
-def _exit(_number: int, _frame: FrameType | None) -> NoReturn:
-    raise SystemExit(0)
-
-
 async def serve_devices(settings: ChildSettings, lifeline: Lifeline, early: list[int]) -> None:
     """Run all devices until the root is dead or a stop signal arrives, then disable them."""
     config = settings.config
-    with trio.open_signal_receiver(*STOP_SIGNALS) as received:
-        async with Application.for_child(settings) as app, trio.open_nursery() as nursery:
-            assert app.write_event is not None
-            manager = SmartDeviceManager(
-                app.make_buffer_manager(),
-                app.make_lease_table(_orders(settings.brake)),
-                app.write_event,
-                names=app.names,
-                write_interval=config.dev_poll_interval,
-                brake=settings.brake,
-            )
-            await nursery.start(manager.run)
-            await nursery.start(manager.open_virtual_devices, config.dev_vsd_addr)
-            ports = PortFilter(config.dev_ports, config.dev_usb_ids, config.dev_ports_denied)
+    async with Application.for_child(settings) as app, trio.open_nursery() as nursery:
+        assert app.write_event is not None
+        manager = SmartDeviceManager(
+            app.make_buffer_manager(),
+            app.make_lease_table(_orders(settings.brake)),
+            app.write_event,
+            names=app.names,
+            write_interval=config.dev_poll_interval,
+            brake=settings.brake,
+        )
+        await nursery.start(manager.run)
+        await nursery.start(manager.open_virtual_devices, config.dev_vsd_addr)
+        ports = PortFilter(config.dev_ports, config.dev_usb_ids, config.dev_ports_denied)
 
-            async def open_serial_devices() -> None:
-                observer = open_observer(ports)
-                await manager.open_serial_devices(observer, baud_rate=config.dev_baud_rate)
+        async def open_serial_devices() -> None:
+            observer = open_observer(ports)
+            await manager.open_serial_devices(observer, baud_rate=config.dev_baud_rate)
 
-            async def serve_calls() -> None:
-                # A task of its own: waiting for an absent router must not delay the end of the
-                # process.
-                await app.make_service(manager)
-                app.report_health()
-                # Objects made so far live as long as the process; exclude them from garbage
-                # collection.
-                gc.freeze()
-                notify.send(ready=True, status="ready")
-                await _report_status(manager)
+        async def serve_calls() -> None:
+            # A task of its own: waiting for an absent router must not delay the end of the
+            # process.
+            await app.make_service(manager)
+            app.report_health()
+            # Objects made so far live as long as the process; exclude them from garbage
+            # collection.
+            gc.freeze()
+            notify.send(ready=True, status="ready")
+            await _report_status(manager)
 
-            nursery.start_soon(open_serial_devices)
-            nursery.start_soon(serve_calls)
-            try:
-                reason = await _stop_reason(lifeline, received, early)
-                if reason == _ROOT_DEAD:
-                    signal.alarm(ALARM_TIMEOUT)
-                notify.send(stopping=True)
-                log.get_logger().info("device process stopping", reason=reason)
-            finally:
-                await manager.disable_all()
-            nursery.cancel_scope.cancel()
+        nursery.start_soon(open_serial_devices)
+        nursery.start_soon(serve_calls)
+        try:
+            reason = await _stop_reason(lifeline, early)
+            if reason == _ROOT_DEAD:
+                signal.alarm(ALARM_TIMEOUT)
+            notify.send(stopping=True)
+            log.get_logger().info("device process stopping", reason=reason)
+        finally:
+            await manager.disable_all()
+        nursery.cancel_scope.cancel()
 
 
 def _orders(brake: Sequence[int]) -> memoryview | None:
@@ -116,43 +105,38 @@ async def serve_emulated(settings: ChildSettings, lifeline: Lifeline, early: lis
     from rt.emulator.uid_spec import parse_uid_spec
 
     lifeline.kill_group_at_eof()
-    with trio.open_signal_receiver(*STOP_SIGNALS) as received:
-        async with Application.for_child(settings) as app, trio.open_nursery() as nursery:
-            host, port = split_address(settings.config.dev_vsd_addr)
-            sim_state, scheduler = SimState(), Scheduler()
-            nursery.start_soon(scheduler.run)
-            for spec in settings.emulated:
-                uid, values = parse_uid_spec(spec, app.catalog)
-                device = EmulatedDevice(app.catalog.of_uid(uid), uid, values, sim_state=sim_state)
-                nursery.start_soon(
-                    functools.partial(connect_emulated, device, host, port, scheduler=scheduler)
-                )
-            notify.send(ready=True, status=_count(settings.emulated))
-            nursery.start_soon(_report_status)
-            await _stop_reason(lifeline, received, early)
-            notify.send(stopping=True)
-            nursery.cancel_scope.cancel()
+    async with Application.for_child(settings) as app, trio.open_nursery() as nursery:
+        host, port = split_address(settings.config.dev_vsd_addr)
+        sim_state, scheduler = SimState(), Scheduler()
+        nursery.start_soon(scheduler.run)
+        for spec in settings.emulated:
+            uid, values = parse_uid_spec(spec, app.catalog)
+            device = EmulatedDevice(app.catalog.of_uid(uid), uid, values, sim_state=sim_state)
+            nursery.start_soon(
+                functools.partial(connect_emulated, device, host, port, scheduler=scheduler)
+            )
+        notify.send(ready=True, status=_count(settings.emulated))
+        nursery.start_soon(_report_status)
+        await _stop_reason(lifeline, early)
+        notify.send(stopping=True)
+        nursery.cancel_scope.cancel()
 
 
 _ROOT_DEAD = "the root has exited"
 
 
-async def _stop_reason(lifeline: Lifeline, received: AsyncIterator[int], early: list[int]) -> str:
+async def _stop_reason(lifeline: Lifeline, early: list[int]) -> str:
     """Wait until this process has to stop, and return why."""
-    if early:
-        return signal.Signals(early[0]).name
-    reason = ""
+    reason = _ROOT_DEAD
 
     async def wait_for_signal(scope: trio.CancelScope) -> None:
         nonlocal reason
-        async for number in received:
-            reason = signal.Signals(number).name
-            scope.cancel()
+        reason = await signals.wait(*STOP_SIGNALS, early=early)
+        scope.cancel()
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(wait_for_signal, nursery.cancel_scope)
         await lifeline.closed()
-        reason = _ROOT_DEAD
         nursery.cancel_scope.cancel()
     return reason
 

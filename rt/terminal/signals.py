@@ -6,14 +6,14 @@ from types import FrameType
 
 import trio
 
-from rt.process.bootloader import wait_for_bootloader_exit
+from rt.process.signals import wait_for_bootloader_exit
 
 
 async def run_until_signal(function: Callable[[], Awaitable[None]]) -> None:
     """Run a function until it returns, or cancel it on SIGINT, SIGTERM or SIGHUP.
 
     Signals that are ignored at the call stay ignored. The death of the executable's bootloader
-    process (see `rt.process.bootloader`) also cancels the function. After the first signal, further
+    process (see `rt.process.signals`) also cancels the function. After the first signal, further
     signals have no effect, also after the return, because the executable gets each signal twice.
     """
     wanted = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]

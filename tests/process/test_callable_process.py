@@ -21,6 +21,7 @@ from rt.errors import ConfigError, ProcessStateError
 from rt.process.call import CallableProcess, CallSettings, import_path
 from rt.process.callable_child import bind, load
 from rt.process.spawn import child_command
+from rt.protocol import structs
 
 VALUES = st.recursive(
     st.none()
@@ -234,7 +235,7 @@ async def test_process_is_killed_when_its_parent_is_killed(function: str) -> Non
 @given(VALUES)
 def test_settings_round_trip(value: object) -> None:
     settings = CallSettings(name="x", target="a:b", args=[value], kwargs={"key": value})
-    assert CallSettings.decode(settings.encode()) == settings
+    assert structs.decode(settings.encode(), CallSettings) == settings
 
 
 @given(st.lists(VALUES, max_size=4), st.dictionaries(st.text(), VALUES, max_size=3))

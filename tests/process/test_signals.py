@@ -9,23 +9,32 @@ import trio.testing
 from trio.testing import MockClock
 
 from rt.process import signals
-from rt.process.signals import Meaning, classify
 
 
 @pytest.mark.parametrize(
-    ("first", "now", "meaning"),
+    ("delay", "expected"),
     [
-        (None, 5.0, Meaning.FIRST),
-        (5.0, 5.0, Meaning.DUPLICATE),
-        (5.0, 5.99, Meaning.DUPLICATE),
-        (5.0, 6.01, Meaning.AGAIN),
-        (5.0, 60.0, Meaning.AGAIN),
+        (None, ["first"]),
+        (0.0, ["first"]),
+        (0.99, ["first"]),
+        (1.01, ["first", "again"]),
+        (55.0, ["first", "again"]),
     ],
 )
-def test_meaning_depends_on_the_first_signal(
-    first: float | None, now: float, meaning: Meaning
+async def test_meaning_depends_on_the_first_signal(
+    delay: float | None, expected: list[str], autojump_clock: MockClock
 ) -> None:
-    assert classify(first, now) is meaning
+    found: list[str] = []
+    async with trio.open_nursery() as nursery:
+        await nursery.start(
+            signals.watch, lambda _: found.append("first"), lambda _: found.append("again")
+        )
+        for pause in (0.0,) if delay is None else (0.0, delay):
+            await trio.sleep(pause)
+            os.kill(os.getpid(), signal.SIGTERM)
+            await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert found == expected
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -90,3 +99,25 @@ def test_early_signals_are_captured_and_late_ones_are_ignored(
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_wait_returns_the_first_signal(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    names: list[str] = []
+
+    async def wait() -> None:
+        names.append(await signals.wait(signal.SIGINT, signal.SIGTERM, early=()))
+
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait)
+            await trio.testing.wait_all_tasks_blocked()
+            os.kill(os.getpid(), number)
+    assert names == [number.name]
+    assert signal.getsignal(number) is before
+
+
+async def test_wait_returns_an_early_signal_at_once() -> None:
+    with trio.fail_after(30):
+        assert await signals.wait(signal.SIGTERM, early=[signal.SIGTERM]) == "SIGTERM"
