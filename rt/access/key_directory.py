@@ -11,7 +11,9 @@ from pathlib import Path
 
 import msgspec
 
-from rt.access.keyring import ROBOT_FILE, STATION_SUFFIX
+from rt.access.keyring import ROBOT_FILE, STATION_SUFFIX, Keyring
+from rt.config import Config
+from rt.config.network import open_listeners, require_keys
 from rt.errors import ConfigError
 
 AUTO = "auto"
@@ -113,6 +115,20 @@ def reject_secret(option: str, path: Path, directory: Path) -> None:
             f"{option} must not name a key file; choose a file outside of {directory}",
             option=option,
         )
+
+
+def require_network_keys(config: Config) -> None:
+    """Check that a robot that listens on the network has keys or the option `insecure`.
+
+    Raises:
+        ConfigError: It has neither; the message says what to do.
+    """
+    if not config.insecure and open_listeners(config):
+        keyring = Keyring(key_directory(config.keys_dir, config.instance).directory)
+        keyring.refresh()
+        if keyring.problems and not keyring.stations:
+            raise ConfigError(keyring.problems[0])
+        require_keys(config, keyring.stations)
 
 
 def find_project(path: Path) -> Path | None:

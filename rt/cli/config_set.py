@@ -8,8 +8,7 @@ from typing import Any
 import click
 
 from rt import catalog
-from rt.access.key_directory import key_directory
-from rt.access.keyring import Keyring
+from rt.access.key_directory import require_network_keys
 from rt.client import completers
 from rt.client.options import Loader, click_options, text_of
 from rt.config import (
@@ -21,7 +20,7 @@ from rt.config import (
     find_option,
     overrides,
 )
-from rt.config.network import KEYED, KEYLESS, require_keys
+from rt.config.network import KEYED, KEYLESS
 from rt.config.value import check_entry, check_value, parse_pairs
 from rt.errors import ConfigError
 
@@ -123,11 +122,8 @@ def _directory(base: Loaded) -> Path | None:
 
 def _warn_without_keys(now: Loaded) -> None:
     """Warn if the robot would not start, because it is open to the network and has no keys."""
-    place = key_directory(now.config.keys_dir, now.config.instance)
-    ring = Keyring(place.directory)
-    ring.refresh()
     try:
-        require_keys(now.config.resolved(Path("/")), ring.stations)
+        require_network_keys(now.config.resolved(Path("/")))
     except ConfigError as error:
         click.echo(f"rt: the next `rt run` will refuse to start: {error.message}", err=True)
 

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import sys
 from pathlib import Path
 
@@ -104,7 +103,7 @@ def _configured(loaded: Loaded) -> Config:
     return msgspec.structs.replace(
         config,
         instance=_free_instance() if loaded.origins["instance"] == "default" else config.instance,
-        port_base=_free_ports(config.port_base)
+        port_base=lifecycle.free_ports(config.port_base) or config.port_base
         if loaded.origins["port_base"] == "default"
         else config.port_base,
         exec_module=str(PROGRAM),
@@ -119,26 +118,3 @@ def _configured(loaded: Loaded) -> Config:
 def _free_instance() -> str:
     """Return the name of the demo's instance, which differs while another demo runs."""
     return "demo" if Instance.locate("demo").holder() is None else f"demo-{os.getpid()}"
-
-
-def _free_ports(first: int) -> int:
-    """Return the first free port base from ``first`` on, so a demo can run next to a robot."""
-    for base in range(first, first + 40 * lifecycle.PORTS, lifecycle.PORTS):
-        if all(
-            _is_free(base + number, kind)
-            for number in range(lifecycle.PORTS)
-            for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM)
-        ):
-            return base
-    return first
-
-
-def _is_free(port: int, kind: socket.SocketKind) -> bool:
-    with socket.socket(socket.AF_INET, kind) as probe:
-        if kind is socket.SOCK_STREAM:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-        return True

@@ -10,7 +10,7 @@ import trio
 from rt.config import Config
 from rt.protocol.control import DeviceUpdate, Stamp
 from rt.remote import Handler, route
-from rt.root import lifecycle
+from rt.root.root import Robot
 from rt.terminal import table
 
 STICK_INTERVAL = 0.02
@@ -88,7 +88,7 @@ class Driver:
         self._sticks = (0.0, 0.0)
         self._started = math.inf
 
-    async def drive(self, running: lifecycle.Robot) -> None:
+    async def drive(self, running: Robot) -> None:
         """Drive the robot in teleop for the given time, then make it idle."""
         self._tally.ready = True
         app = running.app
@@ -142,7 +142,7 @@ class Driver:
                 task_status.started()
             await trio.sleep(STICK_INTERVAL)
 
-    async def _show(self, store: Any, running: lifecycle.Robot) -> None:
+    async def _show(self, store: Any, running: Robot) -> None:
         from rich.live import Live
 
         def draw() -> Any:

@@ -18,8 +18,6 @@ from rt.logs import place
 from rt.transport.zmq_socket import rebind_socket_files
 
 _IPC = "ipc://"
-INTERVAL = 1.0
-"""Time between two checks (s)."""
 
 
 async def watch_directory(
@@ -28,6 +26,8 @@ async def watch_directory(
     end_mode: Callable[[str], None],
     addresses: Sequence[str],
     log_file: Path | None = None,
+    *,
+    interval: float = 1.0,
 ) -> None:
     """Create the instance directory and its sockets again when they are removed, until cancelled.
 
@@ -38,11 +38,12 @@ async def watch_directory(
             ``addresses`` is missing and cannot be created, because no command can end the mode.
         addresses: Where the router listens for commands.
         log_file: The log file, whose path is recorded in the directory, or None.
+        interval: Time between two checks (s).
     """
     logged = ""
     while True:
         # At a multiple of the interval, so that the process wakes once for all periodic tasks.
-        await trio.sleep(INTERVAL - trio.current_time() % INTERVAL)
+        await trio.sleep(interval - trio.current_time() % interval)
         try:
             restored = _restore(instance, registrar, log_file)
         except (RuntimeBaseException, OSError) as error:

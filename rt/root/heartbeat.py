@@ -3,14 +3,13 @@
 While every slot is barred, the root stamps the table twice a second. While a lease may be valid, it
 stamps every 20 ms, so that the device process notices within 100 ms that the root is stalled.
 
-Invariant: a root that was stalled for `LONGEST_DELAY` revokes every lease before it stamps again,
+Invariant: a root that was stalled for 0.2 s revokes every lease before it stamps again,
 so that nothing moves by itself. After 100 ms without a stamp the devices are disabled. After a
 shorter stall, or one in which the root waited for a processor, a mode may continue; each one counts
 as a cut-off of the mode (`rt.executor.lease`).
 """
 
 from collections.abc import Callable
-from typing import Final
 
 import trio
 
@@ -21,14 +20,6 @@ from rt.buffer.lease import Bar
 from rt.buffer.write_event import WriteEvent
 from rt.diagnostics.run_delay import RunDelay
 
-IDLE_INTERVAL: Final = 0.5
-OPEN_INTERVAL: Final = 0.02
-"""Time between two stamps while every slot is barred, and while a lease may be valid (s)."""
-LONGEST_DELAY: Final = 0.2
-"""How late a stamp may be before the root counts as stalled (s)."""
-LONGEST_WAIT: Final = 2.0
-"""The same if the root waited for a processor for at least half of that time (s)."""
-
 
 async def run_heartbeat(
     leases: LeaseTable,
@@ -36,6 +27,11 @@ async def run_heartbeat(
     check: Callable[[], object] = lambda: None,
     run_delay: Callable[[], Callable[[], float]] = lambda: RunDelay().read,
     on_stall: Callable[[], object] = lambda: None,
+    *,
+    idle_interval: float = 0.5,
+    open_interval: float = 0.02,
+    longest_delay: float = 0.2,
+    longest_wait: float = 2.0,
 ) -> None:
     """Stamp the lease table until cancelled.
 
@@ -47,11 +43,16 @@ async def run_heartbeat(
         run_delay: Returns a function that returns the run delay of this thread (s).
         on_stall: Called when the root was stalled while a lease was held, after every lease was
             revoked.
+        idle_interval: Time between two stamps while every slot is barred (s).
+        open_interval: The same while a lease may be valid (s).
+        longest_delay: How late a stamp may be before the root counts as stalled (s).
+        longest_wait: The same if the root waited for a processor for at least half of that time
+            (s).
     """
     waited = run_delay()
-    unbarred = trio.Event()
+    unbarred = trio.lowlevel.ParkingLot()
     held = stalled = False
-    interval = IDLE_INTERVAL
+    interval = idle_interval
     last, last_waited = boottime_ns(), waited()
 
     def stamp(until_next: float) -> None:
@@ -59,10 +60,10 @@ async def run_heartbeat(
         nonlocal held, stalled, interval, last, last_waited
         # A lease that began after the last stamp and has expired since was never seen as held, but
         # its slot was open.
-        before, held = held or interval == OPEN_INTERVAL, leases.held
+        before, held = held or interval == open_interval, leases.held
         now, now_waited = boottime_ns(), waited()
         gap = (now - last) / 1e9
-        longest = LONGEST_WAIT if now_waited - last_waited >= gap / 2 else LONGEST_DELAY
+        longest = longest_wait if now_waited - last_waited >= gap / 2 else longest_delay
         if gap >= interval + longest and (held or before):
             leases.revoke_all(Bar.STALLED)
             stalled = True
@@ -72,22 +73,21 @@ async def run_heartbeat(
         last, last_waited, interval = now, now_waited, until_next
 
     def stamp_before_unbarring() -> None:
-        stamp(OPEN_INTERVAL)
-        unbarred.set()
+        stamp(open_interval)
+        unbarred.unpark_all()
 
     leases.on_unbar = stamp_before_unbarring
     while True:
         check()
         is_open = leases.any_unbarred()
-        stamp(OPEN_INTERVAL if is_open else IDLE_INTERVAL)
+        stamp(open_interval if is_open else idle_interval)
         # Not in stamp(): when a slot is unbarred, that would open the slot of a mode that has ended.
         if stalled:
             stalled = False
             on_stall()
         if is_open:
-            await trio.sleep(OPEN_INTERVAL)
+            await trio.sleep(open_interval)
         else:
-            unbarred = trio.Event()
             # At a multiple of the interval, so that the process wakes once for all periodic tasks.
-            with trio.move_on_after(IDLE_INTERVAL - trio.current_time() % IDLE_INTERVAL):
-                await unbarred.wait()
+            with trio.move_on_after(idle_interval - trio.current_time() % idle_interval):
+                await unbarred.park()

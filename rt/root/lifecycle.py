@@ -14,8 +14,7 @@ from pathlib import Path
 import trio
 
 from rt import catalog, limits, log, priority
-from rt.access.key_directory import key_directory, reject_secret
-from rt.access.keyring import Keyring
+from rt.access.key_directory import key_directory, reject_secret, require_network_keys
 from rt.app import Application
 from rt.brake.connection import Connection
 from rt.brake.heartbeat import map_orders
@@ -25,15 +24,14 @@ from rt.buffer.lease import ORDERS_SIZE
 from rt.buffer.wakeup import ROOT_SLOT, Wakeups
 from rt.buffer.write_event import WriteEvent
 from rt.config import Config
-from rt.config.network import open_listeners, require_keys
 from rt.diagnostics import watch_clock
-from rt.errors import ConfigError, InstanceBusyError, leaves
+from rt.errors import InstanceBusyError, leaves
 from rt.instance import Instance, running
 from rt.logs import place
 from rt.logs.file_writer import LogFileWriter
 from rt.process import orphans, signals
 from rt.process.exit_status import FailureLog
-from rt.root.root import Robot, RobotTask, Root
+from rt.root.root import RobotTask, Root
 
 PORTS = 5
 """How many ports a robot uses, from the option `port_base` on."""
@@ -106,20 +104,6 @@ async def run_robot(
             with failure_log, orphans.subreaper():
                 await root.run(robot_task, name)
     return root.exit_code
-
-
-def require_network_keys(config: Config) -> None:
-    """Check that a robot that listens on the network has keys or the option `insecure`.
-
-    Raises:
-        ConfigError: It has neither; the message says what to do.
-    """
-    if not config.insecure and open_listeners(config):
-        keyring = Keyring(key_directory(config.keys_dir, config.instance).directory)
-        keyring.refresh()
-        if keyring.problems and not keyring.stations:
-            raise ConfigError(keyring.problems[0])
-        require_keys(config, keyring.stations)
 
 
 def reject_key_files(config: Config) -> None:
@@ -217,7 +201,7 @@ def _suggest_free_ports(config: Config) -> Iterator[None]:
             if isinstance(each, InstanceBusyError) and "address" in each.context
         ]
         others = [name for name in running() if name != config.instance]
-        base = free_ports(config.port_base) if busy and others else None
+        base = free_ports(config.port_base + 10, 10) if busy and others else None
         if base is None:
             raise
         address = busy[0].context["address"]
@@ -228,20 +212,18 @@ def _suggest_free_ports(config: Config) -> Iterator[None]:
         ) from error
 
 
-def free_ports(taken: int) -> int | None:
-    """Return the next port base, in steps of 10, whose ports are free, or None."""
-    for base in range(taken + 10, min(taken + 1000, 65_500), 10):
+def free_ports(first: int, step: int = PORTS) -> int | None:
+    """Return the first port base from ``first`` on, in steps, whose ports are free, or None."""
+    for base in range(first, min(first + 1000, 65_500), step):
         with contextlib.ExitStack() as stack:
             try:
-                for offset in range(PORTS):
+                for port in range(base, base + PORTS):
                     for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
-                        stack.enter_context(socket.socket(type=kind)).bind(
-                            ("127.0.0.1", base + offset)
-                        )
+                        probe = stack.enter_context(socket.socket(type=kind))
+                        if kind is socket.SOCK_STREAM:  # connections that were closed do not count
+                            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                        probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
             return base
     return None
-
-
-__all__ = ["Robot", "RobotTask", "require_network_keys", "run_robot", "start"]

@@ -1,5 +1,6 @@
 """Tests of the root's heartbeat: its rate, and the revocation of leases after a stall."""
 
+import functools
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -12,10 +13,12 @@ from structlog.testing import capture_logs
 from rt.buffer import LeaseTable
 from rt.buffer.lease import Bar
 from rt.buffer.write_event import WriteEvent
-from rt.root import heartbeat
-from rt.root.heartbeat import IDLE_INTERVAL, LONGEST_DELAY
+from rt.root.heartbeat import run_heartbeat
 
 TIMEOUT = 30.0
+IDLE_INTERVAL = 0.5
+OPEN_INTERVAL = 0.02
+LONGEST_DELAY = 0.2
 
 
 class Stamps:
@@ -38,12 +41,23 @@ async def running_heartbeat(
     waited: Callable[[], float] = lambda: 0.0,
     check: Callable[[], object] = lambda: None,
     on_stall: Callable[[], object] = lambda: None,
+    idle_interval: float = IDLE_INTERVAL,
 ) -> AsyncIterator[WriteEvent]:
     write_event = WriteEvent()
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(
-                heartbeat.run_heartbeat, table, write_event, check, lambda: waited, on_stall
+                functools.partial(
+                    run_heartbeat,
+                    table,
+                    write_event,
+                    check,
+                    lambda: waited,
+                    on_stall,
+                    idle_interval=idle_interval,
+                    open_interval=OPEN_INTERVAL,
+                    longest_delay=LONGEST_DELAY,
+                )
             )
             await trio.testing.wait_all_tasks_blocked()
             yield write_event
@@ -55,11 +69,10 @@ async def running_heartbeat(
 async def test_heartbeat_is_fast_while_a_slot_is_not_barred(
     prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(heartbeat, "IDLE_INTERVAL", 600.0)
     with LeaseTable.open(prefix) as table:
         table.bar_all(Bar.IDLE)
         stamps = Stamps(table, monkeypatch)
-        async with running_heartbeat(table):
+        async with running_heartbeat(table, idle_interval=600.0):
             before = stamps.count
             table.unbar(0)
             assert stamps.count == before + 1, "at once"
@@ -67,9 +80,9 @@ async def test_heartbeat_is_fast_while_a_slot_is_not_barred(
                 while stamps.count < before + 4:  # noqa: ASYNC110
                     await trio.sleep(0.005)
             table.bar(0, Bar.IDLE)
-            await trio.sleep(heartbeat.OPEN_INTERVAL * 2)
+            await trio.sleep(OPEN_INTERVAL * 2)
             after = stamps.count
-            await trio.sleep(heartbeat.OPEN_INTERVAL * 4)
+            await trio.sleep(OPEN_INTERVAL * 4)
             assert stamps.count == after
 
 
@@ -115,9 +128,9 @@ async def test_stalled_root_revokes_every_lease_before_it_unbars(
             lease = table.lease(0)
             assert lease.begin()
             await trio.testing.wait_all_tasks_blocked(0.005)
-            await trio.sleep(2 * heartbeat.OPEN_INTERVAL)
+            await trio.sleep(2 * OPEN_INTERVAL)
             write_event.clear()
-            time.sleep(heartbeat.OPEN_INTERVAL + 2 * LONGEST_DELAY)  # noqa: ASYNC251 - a stall
+            time.sleep(OPEN_INTERVAL + 2 * LONGEST_DELAY)  # noqa: ASYNC251 - a stall
             table.unbar(1)  # by a task that runs before the heartbeat
             assert lease.revoked
             assert write_event.clear()

@@ -8,7 +8,7 @@ import trio
 from rt.buffer import LeaseTable
 from rt.buffer.lease import Bar
 from rt.buffer.write_event import WriteEvent
-from rt.root.heartbeat import IDLE_INTERVAL, run_heartbeat
+from rt.root.heartbeat import run_heartbeat
 from rt.smartdevice.guard import SafetyGuard
 
 
@@ -34,7 +34,7 @@ async def test_lease_after_a_short_one_is_valid_at_once(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run_heartbeat, of_root, wakeup)
             nursery.start_soon(guard.run)
-            await trio.sleep(IDLE_INTERVAL - trio.current_time() % IDLE_INTERVAL + 0.02)
+            await trio.sleep(0.5 - trio.current_time() % 0.5 + 0.02)
             of_root.unbar(0)
             lease = of_executor.lease(0)
             assert lease.begin()

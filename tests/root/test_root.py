@@ -26,9 +26,9 @@ from rt.instance import Instance
 from rt.logs import place
 from rt.logs.hub import LogHub
 from rt.process import signals
-from rt.root import directory as directory_module
 from rt.root import lifecycle, root
-from rt.root.lifecycle import Robot, run_robot
+from rt.root.lifecycle import run_robot
+from rt.root.root import Robot
 from rt.supervisor.spec import ChildSpec
 
 NEVER_READY = "time.sleep(1000)"
@@ -191,7 +191,6 @@ async def test_log_file_is_recorded_again_after_the_directory_is_removed(
     options: Config, instance: Instance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = msgspec.structs.replace(options, log_file=str(tmp_path / "robot.log"))
-    monkeypatch.setattr(directory_module, "INTERVAL", 0.05)
 
     async def remove(_robot: Robot) -> None:
         assert place.linked_log(instance.directory) == tmp_path / "robot.log"
@@ -208,7 +207,6 @@ async def test_log_file_is_recorded_again_after_the_directory_is_removed(
 async def test_robot_without_a_log_file_records_none(
     options: Config, instance: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(directory_module, "INTERVAL", 0.05)
 
     async def remove(_robot: Robot) -> None:
         shutil.rmtree(instance.directory)
