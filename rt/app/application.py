@@ -107,15 +107,18 @@ class Application(TaskOwner):
         """UIDs by the names that the team assigned."""
         return {name: int(uid) for name, uid in self.config.dev_name.items()}
 
-    def make_buffer_manager(self, *, shared: bool = True, lock_timeout: float = 0.0) -> BufferStore:
+    def make_buffer_manager(
+        self, known: Catalog | None = None, *, shared: bool = True, lock_timeout: float = 0.0
+    ) -> BufferStore:
         """Open the robot's buffers.
 
         Args:
+            known: The catalog of the robot, if it is not that of the options.
             shared: Whether they are in shared memory.
             lock_timeout: How long to wait for a lock (s); 0 if only the event loop uses them.
         """
         store = BufferStore(
-            self.catalog,
+            self.catalog if known is None else known,
             self._shm_prefix,
             write_event=self.write_event,
             wakeups=self.wakeups,

@@ -9,11 +9,10 @@ from typing import Any
 import click
 
 from rt.client import completers, connection, methods
-from rt.client.options import Loader, click_options
+from rt.client.options import Loader, click_options, timeout_option
 from rt.client.stopping import StopTarget, find_target
 from rt.client.target import RemoteTarget, target_options
 from rt.errors import RemoteCallError
-from rt.terminal.number import Number
 
 HELP = """\
 Call a method of the running robot and print its result as JSON.
@@ -51,14 +50,7 @@ _STARTED = {
 @click.option(
     "--service", metavar="NAME", help="Service to call, if several have a method of that name."
 )
-@click.option(
-    "--timeout",
-    type=Number(above=0),
-    default=10.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="Time to wait for the answer.",
-)
+@timeout_option(10.0, "Time to wait for the answer.")
 @click.option(
     "--list",
     "listing",

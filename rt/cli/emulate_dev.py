@@ -14,8 +14,7 @@ import trio
 
 from rt import log
 from rt.client import completers
-from rt.client.offline import offline_devices
-from rt.client.options import click_options
+from rt.client.options import catalog_and_names, click_options
 from rt.config import Config, Loaded
 from rt.errors import DeviceError, InstanceAbsentError, RemoteCallError
 from rt.instance import Instance, running
@@ -24,7 +23,7 @@ from rt.terminal.number import Number
 from rt.terminal.signals import run_until_signal
 
 if TYPE_CHECKING:
-    from rt.emulator.faults import Fault, Faults
+    from rt.emulator.faults import Faults
     from rt.emulator.lines import EmulatedDevice
 
 _SEED_BITS = 32
@@ -105,7 +104,7 @@ def command(
     folder: Path | None,
 ) -> None:
     """Emulate Smart Devices, over TCP or on serial ports, until Ctrl-C."""
-    from rt.emulator.faults import parse_faults
+    from rt.emulator.faults import Faults, parse_faults
 
     config = loaded.config.resolved(Instance.locate(loaded.config.instance).directory)
     on_serial_ports = on_pty or folder is not None
@@ -118,19 +117,16 @@ def command(
     emulated = _devices(devices, config, wave=wave)
     faults = parse_faults(fault_texts)
     seed = secrets.randbits(_SEED_BITS) if seed is None else seed
-    count = f"{len(emulated)} device{'' if len(emulated) == 1 else 's'}"
-    faults_of = None
     if faults:
-        click.echo(
-            f"{count} with {' '.join(f'--fault {fault}' for fault in faults)} --seed {seed}",
-            err=True,
-        )
-        faults_of = functools.partial(_make_faults, faults, seed)
+        count = f"{len(emulated)} device{'' if len(emulated) == 1 else 's'}"
+        shown = " ".join(f"--fault {fault}" for fault in faults)
+        click.echo(f"{count} with {shown} --seed {seed}", err=True)
+    lines = [(each, Faults(faults, seed, each.uid) if faults else None) for each in emulated]
     names = {int(uid): name for name, uid in config.dev_name.items()}
     if on_serial_ports:
-        play = functools.partial(_serve, emulated, faults_of, _paths(folder, emulated, names))
+        play = functools.partial(_serve, lines, _paths(folder, emulated, names))
     else:
-        play = functools.partial(_connect, emulated, faults_of, address)
+        play = functools.partial(_connect, lines, address)
     # A signal cancels the run, so the links to the ports are removed.
     trio.run(run_until_signal, play)
 
@@ -201,7 +197,7 @@ def _devices(specs: Sequence[str], config: Config, *, wave: bool) -> "list[Emula
     from rt.emulator.simulation import SimState
     from rt.emulator.uid_spec import parse_uid_specs
 
-    known, names = offline_devices(config)
+    known, names = catalog_and_names(config)
     sim_state = SimState()
     emulated: dict[int, EmulatedDevice] = {}
     for spec in specs:
@@ -216,12 +212,6 @@ def _devices(specs: Sequence[str], config: Config, *, wave: bool) -> "list[Emula
                 )
             emulated[uid] = EmulatedDevice(peripheral, uid, values, sim_state=sim_state, wave=wave)
     return list(emulated.values())
-
-
-def _make_faults(faults: "Sequence[Fault]", seed: int, uid: int) -> "Faults":
-    from rt.emulator.faults import Faults
-
-    return Faults(faults, seed, uid)
 
 
 def label(name: str, uid: int) -> str:
@@ -265,9 +255,7 @@ def _paths(
 
 
 async def _connect(
-    emulated: "Sequence[EmulatedDevice]",
-    faults_of: "Callable[[int], Faults] | None",
-    vsd_address: str,
+    lines: "Sequence[tuple[EmulatedDevice, Faults | None]]", vsd_address: str
 ) -> None:
     """Emulate devices over TCP until cancelled."""
     from rt.emulator.lines import connect_emulated
@@ -278,8 +266,7 @@ async def _connect(
     scheduler = Scheduler()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(scheduler.run)
-        for device in emulated:
-            faults = faults_of and faults_of(device.uid)
+        for device, faults in lines:
             connect = functools.partial(
                 connect_emulated,
                 scheduler=scheduler,
@@ -291,8 +278,7 @@ async def _connect(
 
 
 async def _serve(
-    emulated: "Sequence[EmulatedDevice]",
-    faults_of: "Callable[[int], Faults] | None",
+    lines: "Sequence[tuple[EmulatedDevice, Faults | None]]",
     paths: "dict[EmulatedDevice, Path | None]",
 ) -> None:
     """Emulate devices on pseudo-terminals until cancelled.
@@ -306,8 +292,7 @@ async def _serve(
     scheduler = Scheduler()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(scheduler.run)
-        for device in emulated:
-            faults = faults_of and faults_of(device.uid)
+        for device, faults in lines:
             serve = functools.partial(
                 serve_pty, scheduler=scheduler, faults=faults, on_port=_port_reporter(device)
             )
@@ -349,13 +334,8 @@ def _connection_reporter(
         nonlocal last
         if connected == last or (is_expected and last):
             return
-        state = (
-            "connected to"
-            if connected
-            else "no longer connected to"
-            if last
-            else "not yet connected: no robot at"
-        )
+        without = "no longer connected to" if last else "not yet connected: no robot at"
+        state = "connected to" if connected else without
         click.echo(f"{device.peripheral.name} {device.uid} {state} {address}")
         last = connected
 

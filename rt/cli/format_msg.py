@@ -4,8 +4,7 @@ from collections.abc import Iterator
 
 import click
 
-from rt.client.offline import offline_devices
-from rt.client.options import click_options
+from rt.client.options import catalog_and_names, click_options
 from rt.config import Loaded
 from rt.textformat.lines import convert_all
 from rt.textformat.text import format_text
@@ -32,7 +31,7 @@ rt parse-msg --device rfid <frames.txt | rt format-msg
 @click_options("dev_name", "dev_catalog")
 def command(loaded: Loaded, messages: tuple[str, ...], delimiter: bool) -> int:
     """Print the frame of each Smart Device message as hexadecimal."""
-    known, names = offline_devices(loaded.config)
+    known, names = catalog_and_names(loaded.config)
     end = b"\0" if delimiter else b""
 
     def convert(text: str) -> Iterator[str]:

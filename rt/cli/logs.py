@@ -4,13 +4,13 @@ Invariant: the command ends at once and without an error on Ctrl-C, on SIGTERM a
 the reader of its output closes the pipe.
 """
 
+import functools
 import os
 import stat
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import click
 import trio
@@ -120,10 +120,7 @@ def command(  # noqa: PLR0917 - click passes them by name
         else:
             await printer.file(_readable(source), older=False, unfinished=True)
 
-    async def main() -> None:
-        await run_until_signal(lambda: _until_closed(show))
-
-    trio.run(main)
+    trio.run(run_until_signal, functools.partial(_until_closed, show))
 
 
 async def _show_robot(
@@ -191,7 +188,7 @@ async def _stdin() -> AsyncIterator[list[str]]:
         yield [last]
 
 
-async def _until_closed(function: Any) -> None:
+async def _until_closed(function: Callable[[], Awaitable[None]]) -> None:
     """Run a function until it returns or the reader of stdout closes the pipe.
 
     Raises:

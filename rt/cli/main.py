@@ -60,7 +60,7 @@ VERBS = {name: verb for verbs in SECTIONS.values() for name, verb in verbs.items
 METHODS_AS_VERBS = {
     **{
         name: name
-        for name in (
+        for name in [
             "estop",
             "idle",
             "auto",
@@ -70,18 +70,13 @@ METHODS_AS_VERBS = {
             "disable",
             "status",
             "commander",
-        )
-    },
-    **{
-        name: name
-        for name in (
             "stations",
             "take_control",
             "release_control",
             "set_option",
             "get_option",
             "list_uids",
-        )
+        ]
     },
     **dict.fromkeys(("stop", "halt"), "idle"),
     **dict.fromkeys(("autonomous", "start-auto"), "auto"),

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 import click
 
 from rt.client import completers
-from rt.client.offline import offline_devices
-from rt.client.options import click_options
+from rt.client.options import catalog_and_names, click_options
 from rt.config import Loaded
 from rt.errors import RuntimeBaseException
 from rt.textformat.lines import convert_all
@@ -40,7 +39,7 @@ rt parse-msg --device left_motor '0x04 0x14 0x06 0x01 0x01 0x01 0x01 0x03 0xbf 0
 @click_options("dev_name", "dev_catalog")
 def command(loaded: Loaded, frames: tuple[str, ...], device: str | None) -> int:
     """Print the Smart Device message of each frame as one line of JSON."""
-    known, names = offline_devices(loaded.config)
+    known, names = catalog_and_names(loaded.config)
     peripheral = None if device is None else find_device(device, known, names)
 
     def convert(text: str) -> Iterator[str | RuntimeBaseException]:

@@ -12,7 +12,7 @@ import trio
 
 from rt.client import completers, connection
 from rt.client.device import UID_HELP, Device, Devices
-from rt.client.options import click_options
+from rt.client.options import click_options, timeout_option
 from rt.config import Loaded
 from rt.errors import RemoteCallError
 from rt.terminal.number import Number
@@ -52,14 +52,7 @@ rt ping left_motor --interval 0.1 --count 100 --timeout 0.5
     help="Interval between requests to a device, at least 0.01. A request waits until the previous"
     " one is answered or has timed out.",
 )
-@click.option(
-    "--timeout",
-    type=Number(above=0, most=10),
-    default=1.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="Time to wait for an answer, at most 10.",
-)
+@timeout_option(1.0, "Time to wait for an answer, at most 10.", 10)
 @click_options("instance")
 def command(
     loaded: Loaded, uids: tuple[str, ...], count: int | None, interval: float, timeout: float

@@ -8,10 +8,9 @@ import trio
 
 from rt.client import completers, connection
 from rt.client.device import UID_HELP, Device, Devices
-from rt.client.options import click_options
+from rt.client.options import click_options, timeout_option
 from rt.config import Loaded
 from rt.errors import DeviceError
-from rt.terminal.number import Number
 from rt.terminal.output import as_text
 
 HELP = f"""\
@@ -31,14 +30,7 @@ rt read left_motor enc_pos --json | jq .values.enc_pos
 @click.argument("uid", shell_complete=completers.devices)
 @click.argument("params", nargs=-1, metavar="[PARAM]...", shell_complete=completers.readable)
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
-@click.option(
-    "--timeout",
-    type=Number(above=0),
-    default=1.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="Time to wait for the values.",
-)
+@timeout_option(1.0, "Time to wait for the values.")
 @click_options("instance")
 def command(
     loaded: Loaded, uid: str, params: tuple[str, ...], as_json: bool, timeout: float

@@ -77,10 +77,10 @@ async def _params(
     robot: "Connection", context: click.Context, form: str, access: str
 ) -> dict[str, str]:
     from rt.catalog.names import resolve_uid
-    from rt.client.device import use_robot_options
+    from rt.client.device import robot_catalog
 
-    await use_robot_options(robot)
-    peripheral = robot.app.catalog.of_uid(resolve_uid(context.params["uid"], robot.app.names))
+    known, names = await robot_catalog(robot)
+    peripheral = known.of_uid(resolve_uid(context.params["uid"], names))
     return {form.format(param.name): "" for param in peripheral.params if getattr(param, access)}
 
 
@@ -94,15 +94,11 @@ def instances(_context: click.Context, _parameter: click.Parameter, incomplete: 
 def device_types(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> Items:
     """Return the Smart Device types of the catalog and the names of dev_name."""
     with contextlib.suppress(RuntimeBaseException):
-        from rt.client.offline import offline_devices
+        from rt.client.options import catalog_and_names
 
-        known, names = offline_devices(config.load().config)
-        return _items(
-            dict.fromkeys(
-                [*names, *(name for name, each in known.items() if each.device_id is not None)], ""
-            ),
-            incomplete,
-        )
+        known, names = catalog_and_names(config.load().config)
+        types = [name for name, each in known.items() if each.device_id is not None]
+        return _items(dict.fromkeys([*names, *types], ""), incomplete)
     return []
 
 
@@ -125,13 +121,9 @@ def choices(option: config.Option) -> "Completer | None":
 def values(context: click.Context, _parameter: click.Parameter, incomplete: str) -> Items:
     """Return the values of the given option if it is a switch or a choice."""
     option = config.OPTIONS.get(context.params.get("name") or "")
-    words = (
-        ("true", "false")
-        if option and option.kind == "switch"
-        else option.choices
-        if option
-        else ()
-    )
+    words = option.choices if option else ()
+    if option and option.kind == "switch":
+        words = ("true", "false")
     return _items(dict.fromkeys(words, ""), incomplete)
 
 

@@ -13,9 +13,10 @@ import msgspec
 import trio
 
 from rt.buffer import BufferStore, DeviceBuffer
-from rt.catalog import Peripheral, unknown_parameter
+from rt.catalog import Catalog, Peripheral, unknown_parameter
 from rt.catalog.names import RESTART_HINT, name_of, not_connected, resolve_uid
 from rt.client.connection import Connection
+from rt.client.options import catalog_and_names
 from rt.config.load import FILE_NAME
 from rt.errors import (
     BufferBusyError,
@@ -119,20 +120,23 @@ class Devices:
     """The Smart Devices of a running robot.
 
     Args:
-        robot: The connection, with the robot's own names and catalog (see `use_robot_options`).
+        robot: The connection.
+        store: The buffers of the robot, with its catalog.
+        names: Its UIDs by the names in dev_name.
     """
 
-    def __init__(self, robot: Connection) -> None:
-        self.names = robot.app.names
-        self.store: BufferStore = robot.app.make_buffer_manager(lock_timeout=LOCK_TIMEOUT)
+    def __init__(self, robot: Connection, store: BufferStore, names: dict[str, int]) -> None:
+        self.names = names
+        self.store = store
         self._robot = robot
         self._holder = robot.instance.holder()
 
     @classmethod
     async def of(cls, robot: Connection) -> "Devices":
         """Return the devices of a robot, with the robot's own names and catalog."""
-        await use_robot_options(robot)
-        return cls(robot)
+        known, names = await robot_catalog(robot)
+        store = robot.app.make_buffer_manager(known, lock_timeout=LOCK_TIMEOUT)
+        return cls(robot, store, names)
 
     async def call(
         self,
@@ -238,17 +242,23 @@ class Devices:
         return Device(uid, name_of(uid, self.names), buffer)
 
 
-async def use_robot_options(robot: Connection) -> None:
-    """Take over the names and the catalog of the robot. Without its answer, keep our own."""
+async def robot_catalog(robot: Connection) -> tuple[Catalog, dict[str, int]]:
+    """Return the catalog and the names of the robot, or our own without its answer.
+
+    Raises:
+        CatalogError: The catalog is invalid.
+    """
+    config = robot.app.config
     with contextlib.suppress(RemoteCallError, KeyError, TypeError):
         options = await robot.client.issue_call(
             "get_option", address="broker-service", timeout=ASK_TIMEOUT
         )
-        changes = {
-            "dev_name": dict(options["dev_name"]),
-            "dev_catalog": _robot_path(robot, options["dev_catalog"]),
-        }
-        robot.app.config = msgspec.structs.replace(robot.app.config, **changes)
+        config = msgspec.structs.replace(
+            config,
+            dev_name=dict(options["dev_name"]),
+            dev_catalog=_robot_path(robot, options["dev_catalog"]),
+        )
+    return catalog_and_names(config)
 
 
 def _robot_path(robot: Connection, catalog: str) -> str:

@@ -5,16 +5,21 @@ so an invalid flag and an invalid line of rt.toml have the same error message.
 """
 
 import functools
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
 from rt import config
 from rt.client import completers
 from rt.errors import ConfigError
+from rt.terminal.number import Number
+
+if TYPE_CHECKING:
+    from rt.catalog import Catalog
 
 DEBUG = "rt.debug"
 """Key of the click context's `meta` for whether to print tracebacks."""
@@ -77,15 +82,9 @@ def click_options(
                 }
                 given = {name: value for name, value in flags.items() if value not in {None, ()}}
                 where: dict[str, Any] = {"file": file, "with_overrides": with_overrides}
-                if ignore_file:
-                    env = {name: value for name, value in os.environ.items() if name != "RT_CONFIG"}
+                if ignore_file or only_flags:
+                    env = _usable_instance() if only_flags else {**os.environ, "RT_CONFIG": ""}
                     where = {"env": env, "cwd": Path(os.devnull), "with_overrides": False}
-                if only_flags:
-                    where = {
-                        "env": _usable_instance(),
-                        "cwd": Path(os.devnull),
-                        "with_overrides": False,
-                    }
                 loaded = config.load(flags={**inherited, **given}, **where)
                 context.meta[DEBUG] = loaded.config.debug
                 return loaded
@@ -108,6 +107,20 @@ def click_options(
     return decorate
 
 
+def timeout_option(
+    default: float, text: str, most: float = math.inf
+) -> Callable[[Function], Function]:
+    """Return the flag `--timeout` with a default (s), a help text and a maximum (s)."""
+    return click.option(
+        "--timeout",
+        type=Number(above=0, most=most),
+        default=default,
+        show_default=True,
+        metavar="SECONDS",
+        help=text,
+    )
+
+
 def _usable_instance() -> dict[str, str]:
     """Return an environment with RT_INSTANCE, or an empty one if it is not a valid name."""
     option = config.OPTIONS["instance"]
@@ -126,7 +139,7 @@ def _flag(option: config.Option) -> Callable[[Function], Function]:
             f"{option.flag}/--no-{option.flag[2:]}", option.name, default=None, help=f"{text}."
         )
     repeatable = option.kind in {"list", "map"}
-    default = f"{_default(option)} {option.unit}".strip()
+    default = f"{text_of(option.default) or 'none'} {option.unit}".strip()
     return click.option(
         option.flag,
         option.name,
@@ -140,8 +153,16 @@ def _flag(option: config.Option) -> Callable[[Function], Function]:
     )
 
 
-def _default(option: config.Option) -> str:
-    return text_of(option.default) or "none"
+def catalog_and_names(options: config.Config) -> tuple["Catalog", dict[str, int]]:
+    """Return the catalog of the options, and the UIDs of dev_name by name.
+
+    Raises:
+        CatalogError: The catalog is invalid.
+    """
+    from rt import catalog
+
+    known = catalog.load(Path(options.dev_catalog) if options.dev_catalog else None)
+    return known, {name: int(uid) for name, uid in options.dev_name.items()}
 
 
 def text_of(value: object) -> str:

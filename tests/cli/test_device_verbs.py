@@ -100,9 +100,8 @@ class Held:
 
 @pytest.mark.parametrize("then", [None, Holder(2, "later")])
 def test_restarted_robot_counts_as_ended(store: BufferStore, then: Holder | None) -> None:
-    app = SimpleNamespace(names={}, make_buffer_manager=lambda **_: store)
-    link: Any = SimpleNamespace(app=app, instance=Held([Holder(1), Holder(1), then]))
-    devices = Devices(link)
+    link: Any = SimpleNamespace(instance=Held([Holder(1), Holder(1), then]))
+    devices = Devices(link, store, {})
     devices.require()
     with pytest.raises(InstanceAbsentError, match="'arm' has ended"):
         devices.require()
@@ -117,14 +116,10 @@ class TestTypes:
 
         for uid in (MOTOR, SWITCH, SWITCH + 1):
             store.get_or_open(uid).valid = True
-        app = SimpleNamespace(
-            names={"left_motor": MOTOR, "servo-motor": SWITCH},
-            make_buffer_manager=lambda **_: store,
-        )
         link: Any = SimpleNamespace(
-            app=app, client=SimpleNamespace(issue_call=issue_call), instance=Held([Holder(1)])
+            client=SimpleNamespace(issue_call=issue_call), instance=Held([Holder(1)])
         )
-        return Devices(link)
+        return Devices(link, store, {"left_motor": MOTOR, "servo-motor": SWITCH})
 
     async def test_type_selects_its_only_device(self, devices: Devices) -> None:
         assert [each.uid for each in await devices.find(["polar-bear", "left_motor"])] == [MOTOR]
