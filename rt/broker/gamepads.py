@@ -57,7 +57,7 @@ class GamepadFeed:
         self.driving.listen_handover(self._release_all)
         self._store = store
         self._seen: dict[int, float] = {}
-        self._active = trio.Event()
+        self._active = trio.lowlevel.ParkingLot()
         self._log = log.get_logger()
         self._is_failure_logged = False
         self._events = Throttle(
@@ -158,10 +158,9 @@ class GamepadFeed:
         deadline = min([*(seen + SILENCE for seen in self._seen.values()), self.driving.deadline])
         least = trio.current_time() + _RETRY_INTERVAL
         due = max(min(self._events.due, self.driving.flush_due), least)
-        self._active = trio.Event()
         if deadline == math.inf:
             with trio.move_on_at(due):
-                await self._active.wait()
+                await self._active.park()
             self._flush()
             return
         # Updates need not end this sleep, because they only postpone the deadline.
@@ -174,7 +173,7 @@ class GamepadFeed:
         self._flush()
 
     def _wake(self) -> None:
-        self._active.set()
+        self._active.unpark_all()
 
     def _flush(self, *, always: bool = False) -> None:
         self._events.flush(always=always)

@@ -56,8 +56,8 @@ class FaultyLink:
         self._outbound: deque[tuple[float, bytes]] = deque()
         self._inbound: deque[tuple[float, bytes]] = deque()
         self._tail = b""
-        self._changed = trio.Event()
-        self._space = trio.Event()
+        self._changed = trio.lowlevel.ParkingLot()
+        self._space = trio.lowlevel.ParkingLot()
 
     @property
     def name(self) -> str:
@@ -73,7 +73,7 @@ class FaultyLink:
         while (now := trio.current_time()) < end:
             if self._outbound and self._outbound[0][0] <= now:
                 _, frame = self._outbound.popleft()
-                self._space.set()
+                self._space.unpark_all()
                 if self._faults.frozen_until(now) <= now:
                     try:
                         with trio.move_on_at(end):
@@ -81,9 +81,8 @@ class FaultyLink:
                     except (LinkGoneError, trio.ClosedResourceError):
                         return
                 continue
-            self._changed = trio.Event()
             with trio.move_on_at(min(end, self._outbound[0][0]) if self._outbound else end):
-                await self._changed.wait()
+                await self._changed.park()
         if self._reset is not None and self._faults.ends_with_reset():
             self._reset()
         await self._link.aclose()
@@ -113,10 +112,9 @@ class FaultyLink:
             return
         for frame in _frames(data):
             self._enqueue(self._outbound, frame, now)
-        self._changed.set()
+        self._changed.unpark_all()
         while len(self._outbound) >= _MAX_QUEUED:
-            self._space = trio.Event()
-            await self._space.wait()
+            await self._space.park()
         await trio.lowlevel.checkpoint()
 
     def send_nowait(self, _data: bytes, /) -> bool:

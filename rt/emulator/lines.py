@@ -68,8 +68,8 @@ class _DeviceRunner:
         self._entry = Entry(self._act)
         self._backlog: list[bytes] = []
         self._draining = False
-        self._changed = trio.Event()
-        self._space = trio.Event()
+        self._changed = trio.lowlevel.ParkingLot()
+        self._space = trio.lowlevel.ParkingLot()
 
     async def receive(self) -> None:
         """Handle what the robot sends, and answer.
@@ -84,20 +84,18 @@ class _DeviceRunner:
             for item in items:
                 self._send(self._device.handle(item, now))
                 while len(self._backlog) >= _BACKLOG:
-                    self._space = trio.Event()
-                    await self._space.wait()
+                    await self._space.park()
             self._schedule()
 
     async def drain(self) -> None:
         """Send what the line did not take at once."""
         while True:
             if not self._backlog:
-                self._changed = trio.Event()
-                await self._changed.wait()
+                await self._changed.park()
             self._draining = True
             data = b"".join(self._backlog)
             self._backlog.clear()
-            self._space.set()
+            self._space.unpark_all()
             await self._link.send(data)
             self._draining = False
             self._schedule()
@@ -121,7 +119,7 @@ class _DeviceRunner:
         data = b"".join(map(frames.encode, messages))
         if self._draining or self._backlog or not self._link.send_nowait(data):
             self._backlog.append(data)
-            self._changed.set()
+            self._changed.unpark_all()
 
 
 async def connect_emulated(

@@ -35,7 +35,7 @@ class Scheduler:
         self._queue: list[tuple[float, int, Entry]] = []
         self._numbers = itertools.count()
         self._wake = float("inf")
-        self._changed = trio.Event()
+        self._changed = trio.lowlevel.ParkingLot()
 
     def schedule(self, entry: Entry, due: float) -> None:
         """Schedule the next call of a device at ``due`` only; none if that is infinite."""
@@ -46,7 +46,7 @@ class Scheduler:
             return
         heapq.heappush(self._queue, (due, next(self._numbers), entry))
         if due < self._wake:
-            self._changed.set()
+            self._changed.unpark_all()
 
     async def run(self) -> None:
         """Call every device when it is due, until cancelled."""
@@ -57,8 +57,7 @@ class Scheduler:
                 if entry.due == due:  # otherwise it was rescheduled
                     entry.due = float("inf")
                     entry.callback(now)
-            self._changed = trio.Event()
             self._wake = max(self._queue[0][0], now + RESOLUTION) if self._queue else float("inf")
             with trio.move_on_at(self._wake):
-                await self._changed.wait()
+                await self._changed.park()
             self._wake = float("inf")

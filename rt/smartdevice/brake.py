@@ -65,7 +65,7 @@ class BrakeClient:
         self._lines: dict[int, Link] = {}
         self._numbers: dict[Link, int] = {}
         self._count = 0
-        self._changed = trio.Event()
+        self._changed = trio.lowlevel.ParkingLot()
         self._outdated = trio.Event()
         self._idle = trio.Event()
         self._idle.set()
@@ -87,11 +87,11 @@ class BrakeClient:
         ):
             with contextlib.suppress(BlockingIOError):
                 os.eventfd_write(self._wakeup, 1)
-            self._changed.set()
+            self._changed.unpark_all()
 
     def note_lapse(self) -> None:
         """Stamp again soon, now that a lease has ended."""
-        self._changed.set()
+        self._changed.unpark_all()
 
     def add_line(self, link: Link) -> None:
         """Register a line before anything is written to it.
@@ -157,16 +157,15 @@ class BrakeClient:
 
     async def _send_heartbeats(self) -> None:
         while True:
-            self._changed = trio.Event()
             if self._is_moving():
                 end = self._end()
                 self._heartbeat.renew(end)
                 remaining = (end - boottime_ns()) / 1e9 + _SLACK if end else _LAPSED_INTERVAL
                 with trio.move_on_after(min(HEARTBEAT_INTERVAL, max(remaining, _SLACK))):
-                    await self._changed.wait()
+                    await self._changed.park()
             else:
                 self._heartbeat.clear()
-                await self._changed.wait()
+                await self._changed.park()
 
     async def _receive(self, channel: socket.socket) -> None:
         """Handle the brake's messages, and its end."""

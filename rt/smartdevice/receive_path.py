@@ -64,7 +64,7 @@ class ReceivePath:
         self._backlog: collections.deque[DevData | SubRes] = collections.deque()
         self._errors: set[int] = set()
         self._expected = 0
-        self._reported = trio.Event()
+        self._reported = trio.lowlevel.ParkingLot()
 
     def admit(self, uid: int | None) -> None:
         """Store the reports of this device from now on; of none if None."""
@@ -84,9 +84,8 @@ class ReceivePath:
         Their values are not stored.
         """
         self._expected = params
-        self._reported = trio.Event()
         try:
-            await self._reported.wait()
+            await self._reported.park()
         finally:
             self._expected = 0
 
@@ -144,7 +143,7 @@ class ReceivePath:
         elif self._expected and type(message) is DevData:
             self._expected &= ~message.params
             if not self._expected:
-                self._reported.set()
+                self._reported.unpark_all()
         if type(message) is SubRes:
             self.identifications.answer(0, message)
         return True

@@ -99,7 +99,7 @@ class Child:
         self._machine = Machine(spec)
         self._timers: dict[Timer, float] = {}
         self._timers_changed = trio.Event()
-        self._status_changed = trio.Event()
+        self._status_changed = trio.lowlevel.ParkingLot()
         self._nursery: trio.Nursery | None = None
         self._listener: Channel | Listener | None = None
         self._pid: int | None = None
@@ -166,7 +166,7 @@ class Child:
         """
         await self._started.wait()
         while not condition(self.status) and not self.finished.is_set():
-            await self._status_changed.wait()
+            await self._status_changed.park()
         await trio.lowlevel.checkpoint()
         return self.status
 
@@ -210,8 +210,7 @@ class Child:
             write(f"child is {state}", reason=reason, pid=self._pid)
 
     def _publish_status(self) -> None:
-        self._status_changed.set()
-        self._status_changed = trio.Event()
+        self._status_changed.unpark_all()
         if self._on_change is not None:
             self._on_change(self.status)
 
