@@ -2,9 +2,9 @@
 
 A process that commands devices holds a lease, a slot of the lease table in which it stamps the
 time (`rt.buffer.clock`) while it works correctly. The device process checks the stamps immediately
-before each write to a device. A lease whose stamp is older than ``TIMEOUT`` has lapsed, so a silent
+before each write to a device. A lease whose stamp is older than `TIMEOUT` has lapsed, so a silent
 holder stops motion. The root stamps the same table (``heartbeat``). While that stamp is older than
-``ROOT_TIMEOUT`` no lease is valid, because a command to stop could not take effect. The root stamps
+`ROOT_TIMEOUT` no lease is valid, because a command to stop could not take effect. The root stamps
 when it unbars a slot, and repeatedly until all slots are barred again. A stamp that is zero or in
 the future is never valid.
 
@@ -45,9 +45,9 @@ from rt.buffer.clock import boottime_ns
 from rt.buffer.wakeup import SLOTS
 from rt.errors import DeviceBufferError
 
-TIMEOUT = 0.1
+TIMEOUT: Final = 0.1
 """Age (s) at which a lease has lapsed."""
-ROOT_TIMEOUT = 0.1
+ROOT_TIMEOUT: Final = 0.1
 """Age (s) of the root's heartbeat at which no lease is valid."""
 ALL_TOKENS: Final = (1 << 256) - 1
 """The bitmap of all possible fencing tokens."""
@@ -57,8 +57,6 @@ _SLOT_MASK = 0x0F
 _WORD = (1 << 64) - 1
 _NUMBER_SHIFT = 4
 _NS = 1_000_000_000
-_TIMEOUT_NS = round(TIMEOUT * _NS)
-_ROOT_TIMEOUT_NS = round(ROOT_TIMEOUT * _NS)
 
 
 class Bar(enum.IntEnum):
@@ -178,6 +176,13 @@ class Lease:
         self._table = table
         self._index = index
         self._pid = os.getpid()
+        self._clock = table.clock
+        self._timeout_ns = round(table.timeout * _NS)
+
+    @property
+    def timeout(self) -> float:
+        """The age (s) at which the lease lapses."""
+        return self._table.timeout
 
     @property
     def token(self) -> int:
@@ -212,7 +217,7 @@ class Lease:
         stamp = table.stamps[index]
         return bool(
             stamp
-            and boottime_ns() - stamp < _TIMEOUT_NS
+            and self._clock() - stamp < self._timeout_ns
             and table.pids[index] == self._pid
             and not table.is_ended(index)
         )
@@ -233,7 +238,7 @@ class Lease:
         serial = (table.serials[index] + 1) & _WORD
         table.tokens[index] = _token_of(index, serial)
         table.serials[index] = serial
-        table.stamps[index] = boottime_ns()
+        table.stamps[index] = self._clock()
         return True
 
     def renew(self) -> bool:
@@ -244,7 +249,7 @@ class Lease:
         """
         held = self.held
         if held:
-            self._table.stamps[self._index] = boottime_ns()
+            self._table.stamps[self._index] = self._clock()
         return held
 
     def release(self) -> bool:
@@ -266,13 +271,28 @@ class LeaseTable:
         memory: The table.
         orders: The memory for the root's words that only the root and the device process have,
             `ORDERS_SIZE` bytes. By default the words in the table are used, as by commanders.
+        timeout: The age (s) at which a lease has lapsed, as seen through this object.
+        root_timeout: The age (s) of the root's heartbeat at which no lease is valid, likewise.
+        clock: Returns the time of stamps (ns).
 
     Attributes:
         on_unbar: Called before the root unbars a slot. It must stamp (`heartbeat`) and see that the
             root stamps repeatedly from then on.
     """
 
-    def __init__(self, memory: memoryview, orders: memoryview | None = None) -> None:
+    def __init__(
+        self,
+        memory: memoryview,
+        orders: memoryview | None = None,
+        *,
+        timeout: float = TIMEOUT,
+        root_timeout: float = ROOT_TIMEOUT,
+        clock: Callable[[], int] = boottime_ns,
+    ) -> None:
+        self.timeout = timeout
+        self.clock = clock
+        self._timeout_ns = round(timeout * _NS)
+        self._root_timeout_ns = round(root_timeout * _NS)
         view = memoryview(memory)
         self.stamps = _part(view, _Table.stamps).cast("Q")
         self.pids = _part(view, _Table.pids).cast("Q")
@@ -292,7 +312,14 @@ class LeaseTable:
     @classmethod
     @contextlib.contextmanager
     def open(
-        cls, prefix: str, *, create: bool = True, orders: memoryview | None = None
+        cls,
+        prefix: str,
+        *,
+        create: bool = True,
+        orders: memoryview | None = None,
+        timeout: float = TIMEOUT,
+        root_timeout: float = ROOT_TIMEOUT,
+        clock: Callable[[], int] = boottime_ns,
     ) -> Iterator[Self]:
         """Map the lease table of a robot.
 
@@ -300,6 +327,9 @@ class LeaseTable:
             prefix: The prefix of the names of the robot's segments.
             create: Whether to create a missing table; memory is allocated only then.
             orders: See `LeaseTable`.
+            timeout: See `LeaseTable`.
+            root_timeout: See `LeaseTable`.
+            clock: See `LeaseTable`.
 
         Raises:
             DeviceBufferError: The table is missing, or is not a table of this version.
@@ -317,7 +347,7 @@ class LeaseTable:
             raise DeviceBufferError(
                 f"the segment {name} is not a lease table of this version of rt", segment=name
             )
-        yield cls(memory, orders)
+        yield cls(memory, orders, timeout=timeout, root_timeout=root_timeout, clock=clock)
 
     def lease(self, index: int) -> Lease:
         """Return the lease of a slot, for its holder."""
@@ -356,7 +386,7 @@ class LeaseTable:
         The root's event loop calls this every 0.02 s while a slot is not barred, and otherwise
         every 0.5 s.
         """
-        self._write("heartbeat", 0, boottime_ns())
+        self._write("heartbeat", 0, self.clock())
 
     def _write(self, name: str, index: int, value: int) -> None:
         """Write a word of the root, last in the memory that holders see."""
@@ -380,9 +410,9 @@ class LeaseTable:
         return bool(self._fresh_slots())
 
     def root_alive(self) -> bool:
-        """Return whether the root has stamped within `ROOT_TIMEOUT`."""
+        """Return whether the root has stamped within ``root_timeout``."""
         beat = self._root[0]
-        return bool(beat and beat <= boottime_ns() < beat + _ROOT_TIMEOUT_NS)
+        return bool(beat and beat <= self.clock() < beat + self._root_timeout_ns)
 
     def any_unbarred(self) -> bool:
         """Return whether a slot is not barred. Only the root calls this."""
@@ -466,8 +496,8 @@ class LeaseTable:
         Returns:
             0 if no lease is valid.
         """
-        ends = [self.stamps[index] + _TIMEOUT_NS for index in self._fresh_slots()]
-        return min(*ends, self._root[0] + _ROOT_TIMEOUT_NS) if ends else 0
+        ends = [self.stamps[index] + self._timeout_ns for index in self._fresh_slots()]
+        return min(*ends, self._root[0] + self._root_timeout_ns) if ends else 0
 
     def remaining(self) -> float:
         """Return the time (s) until the first valid lease ends if none is renewed.
@@ -475,7 +505,7 @@ class LeaseTable:
         Returns:
             0 if no lease is valid.
         """
-        return max(self.expiry() - boottime_ns(), 0) / _NS
+        return max(self.expiry() - self.clock(), 0) / _NS
 
     def lapse(self, holder: Holder) -> bool:
         """End the lease of a dead or silent process. Only the device process calls this.
@@ -507,8 +537,8 @@ class LeaseTable:
 
     def _fresh_slots(self) -> list[int]:
         stamps = self.stamps.tolist()
-        now = boottime_ns()
-        oldest = now - _TIMEOUT_NS
+        now = self.clock()
+        oldest = now - self._timeout_ns
         return [
             index
             for index, stamp in enumerate(stamps)

@@ -23,7 +23,7 @@ import trio
 
 from rt import log
 from rt.buffer import Lease
-from rt.buffer.lease import DRIVER_BARS, TIMEOUT, Bar
+from rt.buffer.lease import DRIVER_BARS, Bar
 from rt.buffer.write_event import WriteEvent
 from rt.diagnostics.run_delay import RunDelay
 from rt.executor.cutoff import CutoffCounter
@@ -139,7 +139,7 @@ class LeaseKeeper:
             self._permitted_until = until
             self._sealed = seal
             self._last_grant = now
-            if now - self._last_heartbeat < TIMEOUT:
+            if now - self._last_heartbeat < self._lease.timeout:
                 self._hold(now, self._last_heartbeat)
 
     def unseal(self) -> None:
@@ -263,7 +263,7 @@ class LeaseKeeper:
             self._holding = False
             if not self._lease.revoked:
                 late = f"{_STARVED}, {waited:.1f} s" if waited >= (now - before) / 2 else _LOOP_LATE
-                self._root_late = now - before < TIMEOUT
+                self._root_late = now - before < self._lease.timeout
                 self._count_cutoff(_ROOT_LATE if self._root_late else late)
             elif self._lease.cause not in DRIVER_BARS:
                 self._end(_END_REASONS.get(self._lease.cause, STOPPED))

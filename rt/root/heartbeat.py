@@ -15,7 +15,6 @@ import trio
 
 from rt import log
 from rt.buffer import LeaseTable
-from rt.buffer.clock import boottime_ns
 from rt.buffer.lease import Bar
 from rt.buffer.write_event import WriteEvent
 from rt.diagnostics.run_delay import RunDelay
@@ -53,7 +52,7 @@ async def run_heartbeat(
     unbarred = trio.lowlevel.ParkingLot()
     held = stalled = False
     interval = idle_interval
-    last, last_waited = boottime_ns(), waited()
+    last, last_waited = leases.clock(), waited()
 
     def stamp(until_next: float) -> None:
         """Stamp the table; before that, revoke every lease if the root was stalled."""
@@ -61,7 +60,7 @@ async def run_heartbeat(
         # A lease that began after the last stamp and has expired since was never seen as held, but
         # its slot was open.
         before, held = held or interval == open_interval, leases.held
-        now, now_waited = boottime_ns(), waited()
+        now, now_waited = leases.clock(), waited()
         gap = (now - last) / 1e9
         longest = longest_wait if now_waited - last_waited >= gap / 2 else longest_delay
         if gap >= interval + longest and (held or before):

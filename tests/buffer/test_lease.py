@@ -1,7 +1,7 @@
 import time
 
 import pytest
-from support.leases import keep
+from support.leases import LeaseClock, keep
 
 from rt.buffer import LeaseTable, lease, segment
 from rt.buffer.clock import boottime_ns
@@ -32,12 +32,13 @@ def test_lease_is_fresh_until_released(prefix: str) -> None:
         assert not slot.renew()
 
 
-def test_lease_lapses_without_renewal(prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with LeaseTable.open(prefix) as table:
+def test_lease_lapses_without_renewal(prefix: str) -> None:
+    clock = LeaseClock()
+    with LeaseTable.open(prefix, root_timeout=600.0, clock=clock) as table:
         table.heartbeat()
         table.lease(3).begin()
-        later = boottime_ns() + round(lease.TIMEOUT * 1e9) + 1
-        monkeypatch.setattr(lease, "boottime_ns", lambda: later)
+        assert table.fresh_tokens()
+        clock.advance(lease.TIMEOUT)
         assert not table.fresh_tokens()
         assert table.holders() == []
         assert not table.lease(3).renew(), "a lapsed lease cannot be renewed"
@@ -115,8 +116,9 @@ def test_final_bar_cannot_be_lifted(prefix: str, bar: lease.Bar) -> None:
         assert not table.fresh_tokens()
 
 
-def test_each_lease_has_a_new_token(prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with LeaseTable.open(prefix) as table:
+def test_each_lease_has_a_new_token(prefix: str) -> None:
+    clock = LeaseClock()
+    with LeaseTable.open(prefix, clock=clock) as table:
         table.heartbeat()
         slot = table.lease(3)
         tokens = []
@@ -126,8 +128,7 @@ def test_each_lease_has_a_new_token(prefix: str, monkeypatch: pytest.MonkeyPatch
         assert keep(slot), "released, and begun again"
         tokens.append(slot.token)
         assert not keep(slot)
-        later = boottime_ns() + round(lease.TIMEOUT * 1e9)
-        monkeypatch.setattr(lease, "boottime_ns", lambda: later)
+        clock.advance(lease.TIMEOUT)
         assert keep(slot), "lapsed, although no process noticed"
         tokens.append(slot.token)
         assert len(set(tokens)) == 3
@@ -163,11 +164,8 @@ def test_lapse_of_an_old_lease_keeps_its_successor(prefix: str) -> None:
 
 
 @pytest.mark.parametrize("uptime", [0.0, 0.05, 10.0])
-def test_stamp_of_zero_is_never_valid(
-    prefix: str, monkeypatch: pytest.MonkeyPatch, uptime: float
-) -> None:
-    monkeypatch.setattr(lease, "boottime_ns", lambda: round(uptime * 1e9))
-    with LeaseTable.open(prefix) as table:
+def test_stamp_of_zero_is_never_valid(prefix: str, uptime: float) -> None:
+    with LeaseTable.open(prefix, clock=LeaseClock(uptime)) as table:
         assert not table.root_alive()
         table._root[0] = 1
         assert not table.fresh_tokens()
@@ -194,28 +192,28 @@ def test_missing_or_invalid_table_is_an_error(prefix: str) -> None:
         pass
 
 
-def test_no_lease_is_valid_without_a_heartbeat_of_the_root(
-    prefix: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with LeaseTable.open(prefix) as table:
+def test_no_lease_is_valid_without_a_heartbeat_of_the_root(prefix: str) -> None:
+    clock = LeaseClock()
+    with LeaseTable.open(prefix, clock=clock) as table:
         table.lease(0).begin()
         assert not table.fresh_tokens()
         assert table.holders() == []
         table.heartbeat()
         assert table.fresh_tokens()
-        later = boottime_ns() + round(lease.ROOT_TIMEOUT * 1e9) + 1
-        monkeypatch.setattr(lease, "boottime_ns", lambda: later)
+        clock.advance(lease.ROOT_TIMEOUT)
         table.lease(0).begin()
         assert not table.fresh_tokens()
         assert not table.root_alive()
 
 
-def test_stamps_in_the_future_are_invalid(prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with LeaseTable.open(prefix) as table:
+def test_stamps_in_the_future_are_invalid(prefix: str) -> None:
+    clock = LeaseClock()
+    with LeaseTable.open(prefix, clock=clock) as table:
         table.heartbeat()
-        monkeypatch.setattr(lease, "boottime_ns", lambda: boottime_ns() + 10**12)
+        clock.advance(1000)
         table.lease(0).begin()
-        monkeypatch.undo()
+        clock.advance(-1000)
+        assert table.root_alive()
         assert not table.fresh_tokens()
         assert table.holders() == []
 
@@ -229,22 +227,16 @@ def test_existing_table_is_opened_without_allocating_memory(
             pass
 
 
-def test_root_is_alive_for_100_ms_after_its_heartbeat(
-    prefix: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ms = 10**6
-    with LeaseTable.open(prefix) as table:
-        start = boottime_ns()
-        now = start
-        monkeypatch.setattr(lease, "boottime_ns", lambda: now)
+def test_root_is_alive_for_100_ms_after_its_heartbeat(prefix: str) -> None:
+    clock = LeaseClock()
+    with LeaseTable.open(prefix, clock=clock) as table:
         table.heartbeat()
-
-        def alive(at_ms: int) -> bool:
-            nonlocal now
-            now = start + at_ms * ms
-            return table.root_alive()
-
-        assert [alive(at) for at in (0, 99, 100, 1000)] == [True, True, False, False]
+        start = clock.now
+        alive = {}
+        for ms in (0, 99, 100, 1000):
+            clock.now = start + ms * 10**6
+            alive[ms] = table.root_alive()
+        assert alive == {0: True, 99: True, 100: False, 1000: False}
 
 
 def test_root_stamps_before_it_unbars(prefix: str) -> None:

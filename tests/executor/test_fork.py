@@ -9,16 +9,14 @@ from rt import catalog
 from rt.buffer.store import BufferStore
 from rt.buffer.write_event import WriteEvent
 from rt.buffer.lease import LeaseTable
-from rt.buffer import lease
 from rt.errors import ExecutionError
 from rt.executor.api import Robot
 from rt.executor.lease import LeaseKeeper
 from rt.executor.sync import ExecutionRequest, Run, SyncExecutor
 
-# No heartbeat comes, and a busy machine is slow.
-lease._TIMEOUT_NS = lease._ROOT_TIMEOUT_NS = 600 * 10**9
 robot = Robot(BufferStore(catalog.load(), "", shared=False), {})
-with LeaseTable.open("PREFIX") as table:
+# No heartbeat comes, and a busy machine is slow.
+with LeaseTable.open("PREFIX", timeout=600.0, root_timeout=600.0) as table:
     table.heartbeat()
     keeper = LeaseKeeper(table.lease(0), WriteEvent())
     keeper.heartbeat()

@@ -8,9 +8,10 @@ import pytest
 import structlog
 import trio
 import trio.testing
+from support.leases import LeaseClock
 from trio.testing import MockClock
 
-from rt.buffer import LeaseTable, lease
+from rt.buffer import LeaseTable
 from rt.buffer.lease import DRIVER_BARS, TIMEOUT, Bar
 from rt.buffer.wakeup import EXECUTOR_SLOT
 from rt.buffer.write_event import WriteEvent
@@ -25,13 +26,17 @@ class Bench:
     """A keeper whose clocks the test sets, and its lease table."""
 
     def __init__(
-        self, table: LeaseTable, wakeup: WriteEvent, monkeypatch: pytest.MonkeyPatch, cutoffs: int
+        self,
+        table: LeaseTable,
+        clock: LeaseClock,
+        wakeup: WriteEvent,
+        monkeypatch: pytest.MonkeyPatch,
+        cutoffs: int,
     ) -> None:
         self.table = table
-        self.now = 1000.0
+        self.clock = clock
         self.ended: list[str] = []
         monkeypatch.setattr(module, "monotonic", lambda: self.now)
-        monkeypatch.setattr(lease, "boottime_ns", lambda: round(self.now * 1e9))
         self.waited = 0.0
         self.main_waited = 0.0
         self.keeper = LeaseKeeper(
@@ -43,6 +48,14 @@ class Bench:
             main_delay=lambda: lambda: self.main_waited,
         )
         self.keeper.heartbeat()
+
+    @property
+    def now(self) -> float:
+        return self.clock.now / 1e9
+
+    @now.setter
+    def now(self, now: float) -> None:
+        self.clock.now = round(now * 1e9)
 
     @property
     def moves(self) -> bool:
@@ -81,8 +94,9 @@ def open_bench(
     prefix: str, monkeypatch: pytest.MonkeyPatch, cutoffs: int = CUTOFFS
 ) -> Iterator[Bench]:
     wakeup = WriteEvent()
-    with LeaseTable.open(prefix) as table:
-        yield Bench(table, wakeup, monkeypatch, cutoffs)
+    clock = LeaseClock()
+    with LeaseTable.open(prefix, clock=clock) as table:
+        yield Bench(table, clock, wakeup, monkeypatch, cutoffs)
     wakeup.close()
 
 

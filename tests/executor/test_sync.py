@@ -49,13 +49,10 @@ def team() -> Team:
 
 
 @pytest.fixture
-def keeper(prefix: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[LeaseKeeper]:
+def keeper(prefix: str) -> Iterator[LeaseKeeper]:
     """A keeper whose lease does not lapse because a busy machine delays its heartbeats."""
-    monkeypatch.setattr("rt.executor.lease.TIMEOUT", 600.0)
-    monkeypatch.setattr("rt.buffer.lease._TIMEOUT_NS", 600 * 10**9)
-    monkeypatch.setattr("rt.buffer.lease._ROOT_TIMEOUT_NS", 600 * 10**9)
     wakeup = WriteEvent()
-    with LeaseTable.open(prefix) as table:
+    with LeaseTable.open(prefix, timeout=600.0, root_timeout=600.0) as table:
         keeper = LeaseKeeper(table.lease(0), wakeup)
         table.heartbeat()
         keeper.table = table  # type: ignore[attr-defined]  # for the tests

@@ -14,20 +14,18 @@ from rt.smartdevice.guard import SafetyGuard
 
 @pytest.mark.parametrize("gap", [0.05, 0.15, 0.25, 0.35])
 async def test_lease_after_a_short_one_is_valid_at_once(
-    prefix: str, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch, gap: float
+    prefix: str, autojump_clock: trio.testing.MockClock, gap: float
 ) -> None:
     calls = itertools.count()
 
     def now() -> int:
         return round((1000 + trio.current_time()) * 1e9) + next(calls)
 
-    for module in ("rt.buffer.lease", "rt.root.heartbeat"):
-        monkeypatch.setattr(f"{module}.boottime_ns", now)
     wakeup = WriteEvent()
     with (
-        LeaseTable.open(prefix) as of_root,
-        LeaseTable.open(prefix) as of_devices,
-        LeaseTable.open(prefix) as of_executor,
+        LeaseTable.open(prefix, clock=now) as of_root,
+        LeaseTable.open(prefix, clock=now) as of_devices,
+        LeaseTable.open(prefix, clock=now) as of_executor,
     ):
         guard = SafetyGuard(of_devices, lambda _ended, _moved: None)
         of_root.bar_all(Bar.IDLE)

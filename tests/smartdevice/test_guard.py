@@ -11,9 +11,9 @@ import pytest
 import trio
 import trio.testing
 from structlog.testing import capture_logs
-from support.leases import keep
+from support.leases import LeaseClock, keep
 
-from rt.buffer import LeaseTable, lease
+from rt.buffer import LeaseTable
 from rt.buffer.lease import TIMEOUT, Bar, slots_of
 from rt.smartdevice.guard import SafetyGuard
 
@@ -87,22 +87,15 @@ def holder(prefix: str) -> Iterator[subprocess.Popen[bytes]]:
             process.kill()
 
 
-def set_timeout(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
-    """Set the timeout of leases in this process, which checks them."""
-    monkeypatch.setattr(lease, "TIMEOUT", seconds)
-    monkeypatch.setattr(lease, "_TIMEOUT_NS", round(seconds * 1e9))
-
-
-def set_root_timeout(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
-    """Set how long the root may be silent."""
-    monkeypatch.setattr(lease, "_ROOT_TIMEOUT_NS", round(seconds * 1e9))
+LONG = 600.0
+"""A timeout (s) that no delay of a busy machine exceeds."""
 
 
 @pytest.fixture
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let no lease expire, however long a busy machine delays its holder or the root."""
-    set_timeout(monkeypatch, 600.0)
-    set_root_timeout(monkeypatch, 600.0)
+def patient(prefix: str) -> Iterator[LeaseTable]:
+    """A table in which no lease expires."""
+    with LeaseTable.open(prefix, timeout=LONG, root_timeout=LONG) as table:
+        yield table
 
 
 def is_open(guard: SafetyGuard) -> bool:
@@ -156,23 +149,20 @@ async def test_lease_replaced_between_two_checks_has_lapsed(
 
 
 @pytest.mark.parametrize("slot", [0, 9])
-async def test_lease_that_begins_during_a_lapse_stays(
-    prefix: str, slot: int, patient: None
-) -> None:
-    with LeaseTable.open(prefix) as table:
-        async with guarding(table) as (guard, lapses):
-            first, next_one = table.lease(0), table.lease(slot)
-            keep(first)
+async def test_lease_that_begins_during_a_lapse_stays(slot: int, patient: LeaseTable) -> None:
+    async with guarding(patient) as (guard, lapses):
+        first, next_one = patient.lease(0), patient.lease(slot)
+        keep(first)
+        guard.check()
+        ended = first.token
+        first.release()
+        lapses.meanwhile = next_one.begin
+        with capture_logs() as events:
             guard.check()
-            ended = first.token
-            first.release()
-            lapses.meanwhile = next_one.begin
-            with capture_logs() as events:
-                guard.check()
-            assert lapses.tokens == [1 << ended], "writes of the next lease are not discarded"
-            assert guard.allowed == 1 << next_one.token
-            assert not keep(next_one), "it continues"
-            assert len(events) == 1
+        assert lapses.tokens == [1 << ended], "writes of the next lease are not discarded"
+        assert guard.allowed == 1 << next_one.token
+        assert not keep(next_one), "it continues"
+        assert len(events) == 1
 
 
 async def test_unrenewed_lease_lapses_at_its_timeout(prefix: str) -> None:
@@ -187,10 +177,9 @@ async def test_unrenewed_lease_lapses_at_its_timeout(prefix: str) -> None:
             assert keep(table.lease(0)), "a holder that comes back has to signal"
 
 
-async def test_renewed_lease_stays(prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_renewed_lease_stays(prefix: str) -> None:
     long = 10 * TIMEOUT
-    set_timeout(monkeypatch, long)
-    with LeaseTable.open(prefix) as table:
+    with LeaseTable.open(prefix, timeout=long) as table:
         async with guarding(table) as (guard, lapses):
             for _ in range(4):
                 keep(table.lease(0))
@@ -200,40 +189,40 @@ async def test_renewed_lease_stays(prefix: str, monkeypatch: pytest.MonkeyPatch)
             assert lapses.times == []
 
 
-async def test_death_of_holder_ends_lease_before_its_timeout(prefix: str, patient: None) -> None:
-    with LeaseTable.open(prefix) as table:
-        async with guarding(table) as (guard, lapses):
-            with holder(prefix) as process:
-                await until_open(guard)
-                await trio.testing.wait_all_tasks_blocked(0.005)
-                with capture_logs() as events:
-                    os.kill(process.pid, signal.SIGKILL)
-                    await lapses.wait()
-            assert str(process.pid) in events[0]["reason"]
-            assert not guard.is_open
+async def test_death_of_holder_ends_lease_before_its_timeout(
+    prefix: str, patient: LeaseTable
+) -> None:
+    async with guarding(patient) as (guard, lapses):
+        with holder(prefix) as process:
+            await until_open(guard)
+            await trio.testing.wait_all_tasks_blocked(0.005)
+            with capture_logs() as events:
+                os.kill(process.pid, signal.SIGKILL)
+                await lapses.wait()
+        assert str(process.pid) in events[0]["reason"]
+        assert not guard.is_open
 
 
-async def test_dead_holder_does_not_end_lease_of_another(prefix: str, patient: None) -> None:
-    with LeaseTable.open(prefix) as table:
-        async with guarding(table) as (guard, lapses), trio.open_nursery() as nursery:
+async def test_dead_holder_does_not_end_lease_of_another(prefix: str, patient: LeaseTable) -> None:
+    async with guarding(patient) as (guard, lapses), trio.open_nursery() as nursery:
 
-            async def renew() -> None:
-                while True:
-                    keep(table.lease(0))
-                    guard.check()
-                    await trio.sleep(0.02)
+        async def renew() -> None:
+            while True:
+                keep(patient.lease(0))
+                guard.check()
+                await trio.sleep(0.02)
 
-            nursery.start_soon(renew)
-            with holder(prefix) as process, trio.fail_after(30):
-                while len(table.holders()) < 2:  # noqa: ASYNC110 - no event is set
-                    await trio.sleep(0.002)
-                await trio.sleep(0.05)
-                process.kill()
-                while len(table.holders()) > 1:  # noqa: ASYNC110 - the guard takes it away
-                    await trio.sleep(0.001)
-            assert slots_of(guard.allowed) == [0]
-            assert [slots_of(tokens) for tokens in lapses.tokens] == [[2]]
-            nursery.cancel_scope.cancel()
+        nursery.start_soon(renew)
+        with holder(prefix) as process, trio.fail_after(30):
+            while len(patient.holders()) < 2:  # noqa: ASYNC110 - no event is set
+                await trio.sleep(0.002)
+            await trio.sleep(0.05)
+            process.kill()
+            while len(patient.holders()) > 1:  # noqa: ASYNC110 - the guard takes it away
+                await trio.sleep(0.001)
+        assert slots_of(guard.allowed) == [0]
+        assert [slots_of(tokens) for tokens in lapses.tokens] == [[2]]
+        nursery.cancel_scope.cancel()
 
 
 async def test_closed_guard_never_opens_again(prefix: str) -> None:
@@ -248,11 +237,8 @@ async def test_closed_guard_never_opens_again(prefix: str) -> None:
             assert not guard.is_open
 
 
-async def test_guard_closes_when_root_falls_silent(
-    prefix: str, patient: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    set_root_timeout(monkeypatch, 0.3)
-    with LeaseTable.open(prefix) as table:
+async def test_guard_closes_when_root_falls_silent(prefix: str) -> None:
+    with LeaseTable.open(prefix, timeout=LONG, root_timeout=0.3) as table:
         async with guarding(table, rooted=False) as (guard, lapses), trio.open_nursery() as nursery:
 
             async def renew() -> None:
@@ -295,7 +281,8 @@ async def sleep_after(
     prefix: str, how: str, monkeypatch: pytest.MonkeyPatch, deadline: float
 ) -> None:
     """Check that a guard sleeps after a lease has ended in some way."""
-    with LeaseTable.open(prefix) as table:
+    clock = LeaseClock()
+    with LeaseTable.open(prefix, timeout=LONG, root_timeout=2 * LONG, clock=clock) as table:
         async with guarding(table, deadline=deadline) as (guard, _):
             lease = table.lease(0)
             keep(lease)
@@ -305,7 +292,7 @@ async def sleep_after(
                 case "released":
                     lease.release()
                 case "lapsed":
-                    set_timeout(monkeypatch, 0.0)
+                    clock.advance(LONG)
                 case "revoked":
                     table.revoke_all()
                 case "barred":
@@ -321,7 +308,7 @@ async def sleep_after(
 
 @pytest.mark.parametrize("how", ENDINGS)
 async def test_guard_sleeps_after_a_lease_has_ended(
-    prefix: str, how: str, patient: None, monkeypatch: pytest.MonkeyPatch
+    prefix: str, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await sleep_after(prefix, how, monkeypatch, 60.0)
 
@@ -329,7 +316,7 @@ async def test_guard_sleeps_after_a_lease_has_ended(
 @pytest.mark.parametrize("spins", ["always", "after the lease"])
 @pytest.mark.parametrize("how", ENDINGS)
 async def test_spinning_guard_fails_the_test(
-    prefix: str, how: str, spins: str, patient: None, monkeypatch: pytest.MonkeyPatch
+    prefix: str, how: str, spins: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def spin(guard: SafetyGuard) -> None:
         if spins == "after the lease":
