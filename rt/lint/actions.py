@@ -60,7 +60,7 @@ def not_an_action(context: CheckContext) -> Iterator[Finding]:
                     node,
                     f"{function.name} is not an action: write `async def {function.name}(...)`",
                 )
-            elif _yields(function):
+            elif is_generator(function):
                 yield node, f"{function.name} is not an action: it has a `yield`"
         elif context.constant(scope, node) is not UNKNOWN:
             yield node, "Actions.run takes an action, the name of an `async def` without quotes"
@@ -105,29 +105,17 @@ def nothing_to_await(context: CheckContext) -> Iterator[Finding]:
 def wrong_action_arguments(context: CheckContext) -> Iterator[Finding]:
     """Actions.run gets a different number of arguments than the action takes."""
     for call in context.calls:
-        if (
-            call.name != "run"
-            or "action" not in call.arguments
-            or not call.certain
-            or call.node.keywords
-        ):
+        if call.name != "run" or not call.certain or call.node.keywords or not call.node.args:
             continue
-        action = _action(context, call.scope, call.arguments["action"])
+        action = _action(context, call.scope, call.node.args[0])
         given = len(call.node.args) - 1
         if action is not None:
             least, most = _arity(context, action)
             if given < least or (most is not None and given > most):
-                takes = (
-                    f"{least}"
-                    if least == most
-                    else f"at least {least}"
-                    if most is None
-                    else f"{least} to {most}"
-                )
-                yield (
-                    call.node,
-                    f"{action.name} takes {takes} arguments, but Actions.run passes {given}",
-                )
+                takes = f"at least {least}" if most is None else f"{least} to {most}"
+                takes = f"{least}" if least == most else takes
+                message = f"{action.name} takes {takes} arguments, but Actions.run passes {given}"
+                yield call.node, message
 
 
 @check("RT307", "asyncio-in-action", "error")
@@ -143,11 +131,7 @@ def asyncio_in_action(context: CheckContext) -> Iterator[Finding]:
 
 def _run_arguments(context: CheckContext) -> Iterator[tuple[Scope, ast.expr]]:
     for call in context.calls:
-        if (
-            call.owner == "Actions"
-            and call.name in {"run", "is_running"}
-            and "action" in call.arguments
-        ):
+        if "action" in call.arguments:
             yield call.scope, call.arguments["action"]
 
 
@@ -157,7 +141,7 @@ def _action(context: CheckContext, scope: Scope, node: ast.AST) -> ast.AsyncFunc
     if (
         isinstance(function, ast.AsyncFunctionDef)
         and not function.decorator_list
-        and not _yields(function)
+        and not is_generator(function)
     ):
         return function
     return None
@@ -175,21 +159,20 @@ def _arity(context: CheckContext, function: Function) -> tuple[int, int | None]:
 
 
 @lru_cache(1024)
-def _yields(function: Function) -> bool:
-    return any(isinstance(node, ast.Yield | ast.YieldFrom) for node in own_nodes(function))
+def is_generator(function: Function) -> bool:
+    """Return whether a function has a ``yield`` of its own."""
+    return any(isinstance(node, ast.Yield | ast.YieldFrom) for node in _own_nodes(function))
 
 
 @lru_cache(1024)
 def _returns_nothing(function: Function) -> bool:
     """Return whether a plain function certainly returns nothing that could be awaited."""
-    return not function.decorator_list and not any(
-        isinstance(node, ast.Yield | ast.YieldFrom)
-        or (isinstance(node, ast.Return) and node.value is not None)
-        for node in own_nodes(function)
+    return not (function.decorator_list or is_generator(function)) and not any(
+        isinstance(node, ast.Return) and node.value is not None for node in _own_nodes(function)
     )
 
 
-def own_nodes(function: Function) -> Iterator[ast.AST]:
+def _own_nodes(function: Function) -> Iterator[ast.AST]:
     """Yield the nodes of a function's body, without those of definitions in it."""
     todo: list[ast.AST] = list(function.body)
     while todo:

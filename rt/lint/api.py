@@ -131,15 +131,12 @@ def calls_of(module: Module) -> Iterator[Call]:
 def _resolve_alias(module: Module, scope: Scope, node: ast.AST) -> tuple[ast.AST, Scope]:
     """Return the value that a name is assigned once, and its scope; else the node itself."""
     for _ in range(_MAX_ALIASES):
-        found = module.binding_scope(scope, node.id) if isinstance(node, ast.Name) else None
-        value = (
-            assigned(module.binding(scope, node.id))
-            if found is not None and isinstance(node, ast.Name)
-            else None
-        )
-        if found is None or value is None:
+        if not isinstance(node, ast.Name):
             break
-        node, scope = value, found
+        value = assigned(module.binding(scope, node.id))
+        if value is None:
+            break
+        scope, node = module.binding_scope(scope, node.id) or scope, value
     return node, scope
 
 

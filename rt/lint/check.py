@@ -6,7 +6,8 @@ certain. A check that crashes becomes a record and does not stop the others.
 
 import ast
 import importlib
-from collections.abc import Callable, Iterator, Mapping
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
@@ -14,9 +15,9 @@ from typing import Any, Literal, NamedTuple
 from rt.catalog import Catalog
 from rt.lint.api import Call, calls_of
 from rt.lint.constant import constant
-from rt.lint.module import UNKNOWN, Function, Module, Scope
+from rt.lint.module import Function, Module, Scope
 from rt.lint.program import Program
-from rt.lint.record import MAX_FINDINGS, Record, record
+from rt.lint.record import MAX_FINDINGS, Record
 from rt.lint.request import LintRequest
 
 _CHECK_MODULES = ("names", "devices", "actions", "timing", "entry")
@@ -40,7 +41,7 @@ class Check(NamedTuple):
     symbol: str
     type: Literal["error", "warning"]
     meaning: str
-    function: "Callable[[CheckContext], Iterator[Finding]]"
+    function: "_Function"
 
 
 class CheckContext:
@@ -78,7 +79,7 @@ class CheckContext:
 
     def text(self, scope: Scope, node: ast.AST | None) -> str | None:
         """Return the string that an expression certainly is, or None."""
-        value = self.constant(scope, node) if node is not None else UNKNOWN
+        value = self.constant(scope, node)
         return value if isinstance(value, str) else None
 
     def function(self, scope: Scope, node: ast.AST) -> Function | None:
@@ -91,23 +92,20 @@ class CheckContext:
         return function in self.program.methods
 
 
+_Function = Callable[[CheckContext], Iterator[Finding]]
 _registered: dict[str, Check] = {}
 
 
 def check(
     number: str, symbol: str, type_: Literal["error", "warning"]
-) -> Callable[
-    [Callable[[CheckContext], Iterator[Finding]]], Callable[[CheckContext], Iterator[Finding]]
-]:
+) -> Callable[[_Function], _Function]:
     """Declare a check with its stable number and name; the docstring's first line is its meaning.
 
     Raises:
         ValueError: The number or the name is already in use.
     """
 
-    def register(
-        function: Callable[[CheckContext], Iterator[Finding]],
-    ) -> Callable[[CheckContext], Iterator[Finding]]:
+    def register(function: _Function) -> _Function:
         if number in _registered or symbol in {each.symbol for each in _registered.values()}:
             raise ValueError(f"check {number} or {symbol} already exists")
         meaning = (function.__doc__ or "").partition("\n")[0]
@@ -127,33 +125,30 @@ def checks() -> Mapping[str, Check]:
 def run(context: CheckContext) -> Iterator[Record]:
     """Run all checks on a module."""
     for each in checks().values():
-        try:
-            for number, (node, message) in enumerate(each.function(context)):
-                if number >= MAX_FINDINGS:
-                    break
-                yield _record(context.module, each, node, message)
-        except Exception as error:  # noqa: BLE001 - a bug in one check must not stop the others
-            yield record(
-                "fatal",
-                context.module.source.path,
-                "check-failed",
-                "RT906",
-                f"bug in rt: check {each.symbol} failed: {type(error).__name__}: {error}",
-                module=context.module.name,
-            )
+        found = (
+            _record(context.module, each, *finding)
+            for finding in itertools.islice(each.function(context), MAX_FINDINGS)
+        )
+        yield from guarded(context.module, f"bug in rt: check {each.symbol}", found)
+
+
+def guarded(module: Module, name: str, found: Iterable[Record]) -> Iterator[Record]:
+    """Yield records; a bug in what finds them is a record too and stops nothing else."""
+    try:
+        yield from found
+    except Exception as error:  # noqa: BLE001 - any bug
+        message = f"{name} failed: {type(error).__name__}: {error}"
+        yield module.source.record("fatal", "check-failed", "RT906", message)
 
 
 def _record(module: Module, found: Check, node: ast.AST, message: str) -> Record:
-    line = getattr(node, "lineno", 1)
     scope = module.inner[node] if isinstance(node, Function) else module.scope_of(node)
-    return record(
+    return module.source.record(
         found.type,
-        module.source.path,
         found.symbol,
         found.id,
         message,
-        module=module.name,
         obj=scope.name,
-        line=line,
-        column=module.source.column(line, getattr(node, "col_offset", 0)),
+        line=getattr(node, "lineno", 1),
+        offset=getattr(node, "col_offset", 0),
     )

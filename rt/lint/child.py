@@ -16,6 +16,7 @@ from rt.errors import RuntimeBaseException
 from rt.lint.record import Record, record
 from rt.lint.request import LintRequest
 from rt.process.lifeline import Lifeline
+from rt.protocol import structs
 
 MAX_MEMORY = 768 << 20
 """Bytes of address space; a file of the maximum size needs a third of it."""
@@ -47,7 +48,7 @@ def main(lifeline: Lifeline) -> int:
     Returns:
         The exit code.
     """
-    request = LintRequest.decode(lifeline.read_message())
+    request: LintRequest = structs.decode(lifeline.read_message(), LintRequest)
     lifeline.kill_group_at_eof()
     _limit_resources()
     sys.stdout.buffer.write(msgspec.msgpack.encode(answer(request)))

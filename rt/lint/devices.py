@@ -42,17 +42,11 @@ def unknown_parameter(context: CheckContext) -> Iterator[Finding]:
             except DeviceError as error:
                 yield call.arguments["param"], error.message
         elif peripheral is None:
-            known = {
-                param.name
-                for each in context.catalog.values()
-                if each.device_id is not None
-                for param in each.params
-            }
+            devices = [each for each in context.catalog.values() if each.device_id is not None]
+            known = {param.name for each in devices for param in each.params}
             if name not in known:
-                yield (
-                    call.arguments["param"],
-                    f"no device has a parameter {name!r}{nearest(name, known)}",
-                )
+                message = f"no device has a parameter {name!r}{nearest(name, known)}"
+                yield call.arguments["param"], message
 
 
 @check("RT203", "read-only-parameter", "error")
@@ -148,19 +142,13 @@ def _peripheral(context: CheckContext, call: Call) -> Peripheral | str | None:
         return "a UID is a number below 2**88"
 
 
-def _param(context: CheckContext, call: Call) -> Parameter | None:
-    peripheral = _peripheral(context, call)
-    name = context.text(call.scope, call.arguments.get("param"))
-    if not isinstance(peripheral, Peripheral) or name is None:
-        return None
-    return next((param for param in peripheral.params if param.name == name), None)
-
-
 def _params(context: CheckContext, method: str) -> Iterator[tuple[Call, Parameter]]:
+    """Yield the calls of a method for a certain parameter."""
     for call in _calls_on(context, "Robot"):
-        param = _param(context, call) if call.name == method else None
-        if param is not None:
-            yield call, param
+        peripheral = _peripheral(context, call) if call.name == method else None
+        if isinstance(peripheral, Peripheral):
+            name = context.text(call.scope, call.arguments.get("param"))
+            yield from ((call, param) for param in peripheral.params if param.name == name)
 
 
 def _values(context: CheckContext) -> Iterator[tuple[Call, Parameter, Any]]:

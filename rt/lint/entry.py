@@ -3,7 +3,7 @@
 import ast
 from collections.abc import Iterator
 
-from rt.lint.actions import own_nodes
+from rt.lint.actions import is_generator
 from rt.lint.api import ENTRIES, PREFIXES
 from rt.lint.check import CheckContext, Finding, check
 from rt.lint.module import Function
@@ -21,11 +21,7 @@ def missing_main(context: CheckContext) -> Iterator[Finding]:
     misspelt = {wanted for wanted, _ in _misspelt(context)}
     # A setup that starts actions may need no main.
     timed = context.program.timed
-    starters = {
-        timed.get(call.scope.function)
-        for call in context.calls
-        if call.name == "run" and call.scope.function
-    }
+    starters = {timed.get(call.scope.node) for call in context.calls if call.name == "run"}
     for prefix, call in PREFIXES.items():
         setup, main = f"{prefix}_setup", f"{prefix}_main"
         if setup in bound and main not in bound and main not in misspelt and setup not in starters:
@@ -76,7 +72,7 @@ def entry_with_arguments(context: CheckContext) -> Iterator[Finding]:
 def entry_is_generator(context: CheckContext) -> Iterator[Finding]:
     """A setup or main has a ``yield``, so that calling it runs none of it."""
     for function in _entries(context):
-        if any(isinstance(node, ast.Yield | ast.YieldFrom) for node in own_nodes(function)):
+        if is_generator(function):
             yield (
                 function,
                 f"calling {function.name} runs nothing, because it has a `yield`: remove that",
@@ -107,14 +103,13 @@ def _entries(context: CheckContext) -> Iterator[Function]:
 def _misspelt(context: CheckContext) -> Iterator[tuple[str, Function]]:
     bound = context.module.scope.bindings
     missing = [name for name in ENTRIES if name not in bound]
-    used = {
-        node.id
-        for node, _ in context.module.nodes()
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
-    }
     for name, nodes in bound.items():
         # A function that the program itself uses is not meant for the robot.
-        if name not in ENTRIES and name not in used and isinstance(nodes[-1], ast.FunctionDef):
+        if (
+            name not in ENTRIES
+            and name not in context.module.names_read
+            and isinstance(nodes[-1], ast.FunctionDef)
+        ):
             wanted = name.lower().replace("auto_", "autonomous_")
             near = closest(wanted, missing, cutoff=_SIMILAR)
             # teleop_main2 is not a misspelling of teleop_main.

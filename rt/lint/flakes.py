@@ -15,106 +15,72 @@ from rt.lint.api import ENTRIES, NAMES
 from rt.lint.check import CheckContext
 from rt.lint.module import Module
 from rt.lint.names import given_names
-from rt.lint.record import MAX_FINDINGS, Record, record
+from rt.lint.record import MAX_FINDINGS, Record
 
-CODES: Mapping[str, str] = MappingProxyType(
+_ERRORS: Mapping[str, str] = MappingProxyType(
     {
-        "UnusedImport": "F401",
-        "ImportShadowedByLoopVar": "F402",
-        "ImportStarUsed": "F403",
         "LateFutureImport": "F404",
-        "ImportStarUsage": "F405",
         "ImportStarNotPermitted": "F406",
         "FutureFeatureNotDefined": "F407",
         "PercentFormatInvalidFormat": "F501",
         "PercentFormatExpectedMapping": "F502",
         "PercentFormatExpectedSequence": "F503",
-        "PercentFormatExtraNamedArguments": "F504",
         "PercentFormatMissingArgument": "F505",
         "PercentFormatMixedPositionalAndNamed": "F506",
         "PercentFormatPositionalCountMismatch": "F507",
         "PercentFormatStarRequiresSequence": "F508",
         "PercentFormatUnsupportedFormatCharacter": "F509",
         "StringDotFormatInvalidFormat": "F521",
-        "StringDotFormatExtraNamedArguments": "F522",
-        "StringDotFormatExtraPositionalArguments": "F523",
         "StringDotFormatMissingArgument": "F524",
         "StringDotFormatMixingAutomatic": "F525",
-        "FStringMissingPlaceholders": "F541",
-        "TStringMissingPlaceholders": "F542",
-        "MultiValueRepeatedKeyLiteral": "F601",
-        "MultiValueRepeatedKeyVariable": "F602",
         "TooManyExpressionsInStarredAssignment": "F621",
         "TwoStarredExpressions": "F622",
-        "AssertTuple": "F631",
-        "IsLiteral": "F632",
         "InvalidPrintSyntax": "F633",
-        "IfTuple": "F634",
         "BreakOutsideLoop": "F701",
         "ContinueOutsideLoop": "F702",
         "YieldOutsideFunction": "F704",
         "ReturnOutsideFunction": "F706",
         "DefaultExceptNotLast": "F707",
-        "DoctestSyntaxError": "F721",
-        "ForwardAnnotationSyntaxError": "F722",
-        "RedefinedWhileUnused": "F811",
         "UndefinedName": "F821",
         "UndefinedExport": "F822",
         "UndefinedLocal": "F823",
-        "UnusedIndirectAssignment": "F824",
         "DuplicateArgument": "F831",
-        "UnusedVariable": "F841",
-        "UnusedAnnotation": "F842",
         "RaiseNotImplemented": "F901",
     }
 )
-"""The numbers that flake8 and ruff give to pyflakes' messages."""
+"""The messages about code that fails when it runs, with the numbers of flake8 and ruff."""
+
+_WARNINGS: Mapping[str, str] = MappingProxyType(
+    {
+        "UnusedImport": "F401",
+        "ImportShadowedByLoopVar": "F402",
+        "ImportStarUsed": "F403",
+        "PercentFormatExtraNamedArguments": "F504",
+        "StringDotFormatExtraNamedArguments": "F522",
+        "StringDotFormatExtraPositionalArguments": "F523",
+        "FStringMissingPlaceholders": "F541",
+        "TStringMissingPlaceholders": "F542",
+        "MultiValueRepeatedKeyLiteral": "F601",
+        "MultiValueRepeatedKeyVariable": "F602",
+        "AssertTuple": "F631",
+        "IsLiteral": "F632",
+        "IfTuple": "F634",
+        "DoctestSyntaxError": "F721",
+        "ForwardAnnotationSyntaxError": "F722",
+        "RedefinedWhileUnused": "F811",
+        "UnusedIndirectAssignment": "F824",
+        "UnusedVariable": "F841",
+        "UnusedAnnotation": "F842",
+    }
+)
+"""The other messages, with the numbers of flake8 and ruff."""
 
 _OTHER = "F999"
 _IMPORT_MESSAGES = (messages.UnusedImport, messages.ImportStarUsed)
+_DYNAMIC_NAMES = frozenset({"exec", "globals"})
+"""Builtins by which a module may create names that the linter cannot see."""
 _DEPTH = 20_000
 _TOO_DEEP = "this is nested too deeply to check: split it into several statements"
-_ERRORS = frozenset(
-    {
-        *(
-            "UndefinedName",
-            "UndefinedLocal",
-            "UndefinedExport",
-            "DuplicateArgument",
-            "FutureFeatureNotDefined",
-        ),
-        *(
-            "ReturnOutsideFunction",
-            "YieldOutsideFunction",
-            "BreakOutsideLoop",
-            "ContinueOutsideLoop",
-        ),
-        *("DefaultExceptNotLast", "TwoStarredExpressions", "TooManyExpressionsInStarredAssignment"),
-        *(
-            "ImportStarNotPermitted",
-            "LateFutureImport",
-            "InvalidPrintSyntax",
-            "RaiseNotImplemented",
-        ),
-        *(
-            "StringDotFormatInvalidFormat",
-            "StringDotFormatMissingArgument",
-            "StringDotFormatMixingAutomatic",
-        ),
-        *(
-            "PercentFormatInvalidFormat",
-            "PercentFormatMissingArgument",
-            "PercentFormatPositionalCountMismatch",
-        ),
-        *(
-            "PercentFormatExpectedMapping",
-            "PercentFormatExpectedSequence",
-            "PercentFormatMixedPositionalAndNamed",
-        ),
-        *("PercentFormatUnsupportedFormatCharacter", "PercentFormatStarRequiresSequence"),
-    }
-)
-"""The messages about code that fails when it runs; others are warnings."""
 
 
 def run(context: CheckContext, names: Collection[str]) -> Iterator[Record]:
@@ -131,7 +97,7 @@ def run(context: CheckContext, names: Collection[str]) -> Iterator[Record]:
                 source.tree, filename=source.path, builtins=set(names), withDoctest=False
             )
     except (RecursionError, MemoryError):
-        yield record("fatal", source.path, "too-deep", "RT904", _TOO_DEEP, module=source.name)
+        yield source.record("fatal", "too-deep", "RT904", _TOO_DEEP)
         return
     places = {
         (getattr(node, "lineno", 0), getattr(node, "col_offset", -1)): scope
@@ -163,16 +129,14 @@ def run(context: CheckContext, names: Collection[str]) -> Iterator[Record]:
         if counts[symbol] > MAX_FINDINGS:
             continue
         scope = places.get(place, module.scope)
-        yield record(
+        yield source.record(
             "error" if symbol in _ERRORS else "warning",
-            source.path,
             symbol,
-            CODES.get(symbol, _OTHER),
+            _ERRORS.get(symbol) or _WARNINGS.get(symbol, _OTHER),
             wording.message_of(context, message, scope, named.get(place)),
-            module=source.name,
             obj=scope.name,
             line=message.lineno,
-            column=source.column(message.lineno, message.col),
+            offset=message.col,
         )
 
 
@@ -191,7 +155,7 @@ def _is_harmless(context: CheckContext, message: messages.Message, node: ast.Nam
         return not _is_missing(context, *message.message_args)
     if isinstance(message, messages.UndefinedName) and node is not None:
         is_annotation = message.message_args[0] in NAMES and _is_unevaluated(context.module, node)
-        return is_annotation or context.module.has_dynamic_names
+        return is_annotation or not _DYNAMIC_NAMES.isdisjoint(context.module.names_read)
     return False
 
 

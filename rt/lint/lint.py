@@ -17,7 +17,7 @@ from rt.lint import api, check, flakes
 from rt.lint.check import CheckContext
 from rt.lint.module import Module
 from rt.lint.program import Program
-from rt.lint.record import Record, record, sort_records
+from rt.lint.record import Record, sort_records
 from rt.lint.request import LintRequest
 
 _PYTHON = frozenset({"", ".py", ".pyw", ".pyi"})
@@ -84,31 +84,21 @@ def _records_of(
 
 
 def _records(program: Program, request: LintRequest, known: catalog.Catalog) -> Iterator[Record]:
-    passed_on = {name for name in api.NAMES if program.is_passed_on(name)}
+    # Names that the program passes on, as in `arm.Robot = Robot`.
+    passed_on = {name for name in api.NAMES if name in program.assigned_attributes}
     for module in program.modules.values():
         context = CheckContext(program, module, request, known)
         found = [
             *check.run(context),
-            *_flakes(context, {*api.NAMES} if context.is_main else passed_on),
+            *check.guarded(
+                module,
+                "pyflakes",
+                flakes.run(context, {*api.NAMES} if context.is_main else passed_on),
+            ),
         ]
         suppressed = _suppressed(module)
         yield from (each for each in found if not _is_suppressed(suppressed, each))
     yield from program.broken
-
-
-def _flakes(context: CheckContext, names: set[str]) -> Iterator[Record]:
-    try:
-        yield from flakes.run(context, names)
-    except Exception as error:  # noqa: BLE001 - a bug in pyflakes must not stop rt's own checks
-        message = f"pyflakes failed: {type(error).__name__}: {error}"
-        yield record(
-            "fatal",
-            context.module.source.path,
-            "check-failed",
-            "RT906",
-            message,
-            module=context.module.name,
-        )
 
 
 def _suppressed(module: Module) -> dict[int, frozenset[str] | None]:

@@ -3,6 +3,11 @@
 Invariant: nothing is guessed. A name that is bound twice, or in a way that is not followed, is
 ``UNKNOWN``, and no check reports anything about it.
 Invariant: nothing recurses along the code, so deep nesting is harmless.
+
+astroid 4.3 does not replace this: it would double the start-up time of the lint process (0.3 s more
+on top of 0.37 s for the program of `rt demo`) and adds 1 MiB and 31,000 lines. It infers every value
+that a name may have, also where ``exec`` or another module assigns one, and raises `RecursionError`
+for a sum of 5000 terms.
 """
 
 import ast
@@ -88,14 +93,13 @@ class Module:
         return self.source.name
 
     @cached_property
-    def has_dynamic_names(self) -> bool:
-        """Whether it may create names that the linter cannot see, by ``exec`` or ``globals``."""
-        read = {
+    def names_read(self) -> frozenset[str]:
+        """Every name that it reads."""
+        return frozenset(
             node.id
             for node, _ in self.nodes()
             if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
-        }
-        return not read.isdisjoint({"exec", "globals"})
+        )
 
     def nodes(self) -> Iterator[tuple[ast.AST, Scope]]:
         """Yield every node with its scope, scope by scope."""
@@ -127,11 +131,6 @@ class Module:
         if found is None or len(found.bindings[name]) != 1:
             return None
         return found.bindings[name][0]
-
-    def definition(self, scope: Scope, name: str) -> Function | None:
-        """Return the function that a name certainly is, or None."""
-        found = self.binding(scope, name)
-        return found if isinstance(found, Function) else None
 
     def class_of_self(self, argument: ast.arg) -> ast.ClassDef | None:
         """Return the class of the method whose first argument this is, or None."""

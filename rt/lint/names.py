@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from rt.config import nearest
 from rt.lint.api import METHODS, NAMES, VALUES, Method, owner_of
 from rt.lint.check import CheckContext, Finding, check
-from rt.lint.files import files_of
+from rt.lint.program import files_of
 
 _OTHER_NAMES = {"get_value": "get", "set_value": "write", "set": "write", "read": "get"}
 """The names of methods in other robots' programs."""
@@ -128,10 +128,8 @@ def not_installed(context: CheckContext) -> Iterator[Finding]:
                 continue  # another check reports it
             for top in dict.fromkeys(name.partition(".")[0] for name in names):
                 if not _is_found(context, top):
-                    yield (
-                        node,
-                        f"no module {top} in this folder, nor installed on this computer",
-                    )
+                    message = f"no module {top} in this folder, nor installed on this computer"
+                    yield node, message
 
 
 @check("RT107", "import-of-given-name", "error")

@@ -1,23 +1,25 @@
 """The robot's program: its main module, and the modules of its folder that it imports.
 
 Invariant: the linter reads the files that the executor would load, and at most `MAX_MODULES` of
-them.
+them. A file is team code if it is in the folder of the main module, and not in a library's.
 """
 
 import ast
+import sys
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 
+from rt.config.team_code import is_file
 from rt.lint.api import ENTRIES
-from rt.lint.files import files_of, imports
 from rt.lint.module import Function, Module, Scope, assigned
 from rt.lint.record import Record
 from rt.lint.source import read
 
 MAX_MODULES = 64
 """How many modules of a program are checked."""
+_LIBRARIES = frozenset({"site-packages", "dist-packages"})
 _DYNAMIC_WRITERS = frozenset({"exec", "globals", "vars", "setattr"})
 """Builtins by which a program may assign to names that the linter cannot see."""
 _HARMLESS_DECORATORS = frozenset({"dataclasses.dataclass"})
@@ -33,6 +35,8 @@ class Program:
         is_robot_program: Whether the robot runs it; else it is a file that is checked by itself.
 
     Attributes:
+        main: The main module, which the robot runs; None if it could not be read.
+        folder: The folder of the main module, from which it imports other modules.
         modules: The modules that could be read.
         broken: Records of those that could not.
         files: The path in records of each file that was read.
@@ -40,7 +44,7 @@ class Program:
 
     def __init__(self, main: Path, root: Path, *, is_robot_program: bool = True) -> None:
         self.is_robot_program = is_robot_program
-        self._folder = main.parent
+        self.folder = main.parent
         self._root = root
         self.modules: dict[str, Module] = {}
         self.broken: list[Record] = []
@@ -48,16 +52,7 @@ class Program:
         self._load(main)
         for module in reversed(list(self.modules.values())):
             self._resolve_stars(module)
-
-    @property
-    def folder(self) -> Path:
-        """The folder of the main module, from which it imports other modules of the team code."""
-        return self._folder
-
-    @property
-    def main(self) -> Module | None:
-        """The main module, which the robot runs; None if it could not be read."""
-        return self.modules.get(self._main)
+        self.main = self.modules.get(main.stem)
 
     def function(
         self, module: Module, scope: Scope, node: ast.AST
@@ -143,14 +138,14 @@ class Program:
         return (module, cls) if is_plain else None
 
     @cached_property
-    def timed(self) -> Mapping[Function, str]:
+    def timed(self) -> Mapping[ast.AST, str]:
         """The functions that run under a time limit in the main thread, by function.
 
         The values are the names of the setup or main that leads to each. They are the setups and
         mains, and every plain function that they certainly call, directly or not. A function with a
         name like `arm_main` is one unless the program uses it itself, for example in a thread.
         """
-        found: dict[Function, str] = {}
+        found: dict[ast.AST, str] = {}
         if self.main is None:
             return found
         todo: deque[tuple[Module, Function, str]] = deque()
@@ -182,10 +177,6 @@ class Program:
             else self.function(module, module.scope, ast.Name(name, ast.Load()))
         )
 
-    def is_passed_on(self, name: str) -> bool:
-        """Return whether the program passes a name of rt on, as in ``arm.Robot = Robot``."""
-        return name in self.assigned_attributes
-
     @cached_property
     def assigned_attributes(self) -> Mapping[str, frozenset[str]]:
         """The attributes that are assigned anywhere, with the modules that they are names of.
@@ -202,38 +193,28 @@ class Program:
     @cached_property
     def methods(self) -> frozenset[Function]:
         """The functions that are defined in classes."""
-        scopes = (scope for module in self.modules.values() for scope in module.scopes)
         return frozenset(
             scope.function
-            for scope in scopes
+            for module in self.modules.values()
+            for scope in module.scopes
             if scope.function and scope.parent and isinstance(scope.parent.node, ast.ClassDef)
         )
 
     @cached_property
     def bases(self) -> frozenset[str]:
         """The names of all base classes."""
-        classes = (
-            node
+        return frozenset(
+            getattr(base, "id", getattr(base, "attr", ""))
             for module in self.modules.values()
             for node, _ in module.nodes()
             if isinstance(node, ast.ClassDef)
+            for base in node.bases
         )
-        names = (
-            getattr(base, "id", getattr(base, "attr", ""))
-            for each in classes
-            for base in each.bases
-        )
-        return frozenset(names)
 
     @cached_property
     def _used(self) -> frozenset[str]:
         """Every name that is read anywhere."""
-        return frozenset(
-            node.id
-            for module in self.modules.values()
-            for node, _ in module.nodes()
-            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
-        )
+        return frozenset().union(*(module.names_read for module in self.modules.values()))
 
     @cached_property
     def has_dynamic_writes(self) -> bool:
@@ -252,7 +233,6 @@ class Program:
 
     def _load(self, main: Path) -> None:
         todo: deque[tuple[str, Path]] = deque([(main.stem, main)])
-        self._main = main.stem
         seen = {main}
         while todo and len(seen) <= MAX_MODULES:
             name, file = todo.popleft()
@@ -265,8 +245,8 @@ class Program:
             package = (
                 name if file.name == "__init__.py" and file != main else name.rpartition(".")[0]
             )
-            for wanted in imports(module, package):
-                for found in files_of(wanted, self._folder):
+            for wanted in _imports(module, package):
+                for found in files_of(wanted, self.folder):
                     if found[1] not in seen:
                         seen.add(found[1])
                         todo.append(found)
@@ -294,3 +274,34 @@ class Program:
 
     def _display_path(self, file: Path) -> str:
         return str(file.relative_to(self._root) if file.is_relative_to(self._root) else file)
+
+
+def files_of(name: str, folder: Path) -> Iterator[tuple[str, Path]]:
+    """Yield the files of an imported module, outer packages first, each with its dotted name.
+
+    Files that are not team code are left out.
+    """
+    parts = name.split(".")
+    if parts[0] in sys.builtin_module_names or not {*parts}.isdisjoint({*_LIBRARIES, ""}):
+        return
+    for count in range(1, len(parts) + 1):
+        base = folder.joinpath(*parts[:count])
+        for file in (base / "__init__.py", base.with_name(f"{base.name}.py")):
+            if is_file(file):
+                yield ".".join(parts[:count]), file
+                break
+
+
+def _imports(module: Module, package: str) -> Iterator[str]:
+    """Yield the dotted names of a module's imports; one may be a name in a module, not a module."""
+    for node, _ in module.nodes():
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parts = package.split(".") if package else []
+                above = parts[: len(parts) - node.level + 1]
+                base = ".".join([*above, *([base] if base else [])])
+            yield base
+            yield from (f"{base}.{alias.name}" if base else alias.name for alias in node.names)

@@ -54,15 +54,3 @@ class LintRequest(msgspec.Struct, frozen=True, kw_only=True):
         except UnicodeEncodeError as error:
             path = ascii(error.object)
             raise ConfigError(f"path {path} is not valid UTF-8: rename it", path=path) from None
-
-    @classmethod
-    def decode(cls, message: bytes) -> Self:
-        """Decode a request.
-
-        Raises:
-            ConfigError: The message is invalid.
-        """
-        try:
-            return msgspec.msgpack.decode(message, type=cls)
-        except msgspec.MsgspecError as error:
-            raise ConfigError(f"invalid lint request: {error}") from None

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from rt.lint import syntax
-from rt.lint.record import Record, record
+from rt.lint.record import Record, Type, record
 
 MAX_BYTES = 512 * 1024
 """Maximum size of a file; a file of a thousand lines has about 40 KiB."""
@@ -33,12 +33,31 @@ class Source(msgspec.Struct, frozen=True):
     lines: list[str]
     tree: ast.Module
 
-    def column(self, line: int, offset: int) -> int:
-        """Convert an offset in bytes, as the parser counts, to a column in characters."""
-        if not 1 <= line <= len(self.lines) or self.lines[line - 1].isascii():
-            return offset
-        return len(
-            self.lines[line - 1].encode("utf-8", "surrogatepass")[:offset].decode("utf-8", "ignore")
+    def record(
+        self,
+        type_: Type,
+        symbol: str,
+        message_id: str,
+        message: str,
+        *,
+        obj: str = "",
+        line: int = 1,
+        offset: int = 0,
+    ) -> Record:
+        """Create a record about this file; the offset is in bytes, as the parser counts."""
+        text = self.lines[line - 1] if 1 <= line <= len(self.lines) else ""
+        if not text.isascii():
+            offset = len(text.encode("utf-8", "surrogatepass")[:offset].decode("utf-8", "ignore"))
+        return record(
+            type_,
+            self.path,
+            symbol,
+            message_id,
+            message,
+            module=self.name,
+            obj=obj,
+            line=line,
+            column=offset,
         )
 
 

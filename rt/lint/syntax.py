@@ -16,14 +16,8 @@ _REMEDIES: tuple[tuple[str, str], ...] = (
         "invalid syntax",
         "look for a missing bracket, quote, comma or colon here and at the end of the line above",
     ),
-    (
-        "unknown encoding",
-        "remove the line with `coding`, and save the file as UTF-8",
-    ),
-    (
-        "encoding problem",
-        "remove the line with `coding`, and save the file as UTF-8",
-    ),
+    ("unknown encoding", "remove the line with `coding`, and save the file as UTF-8"),
+    ("encoding problem", "remove the line with `coding`, and save the file as UTF-8"),
 )
 _FOREIGN: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"&&"), "write `and` instead of `&&`"),

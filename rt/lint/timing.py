@@ -46,7 +46,7 @@ def sleep_in_action(context: CheckContext) -> Iterator[Finding]:
 def endless_loop(context: CheckContext) -> Iterator[Finding]:
     """A loop in main never ends, so main is interrupted in each call."""
     for scope in context.module.scopes:
-        entry = context.program.timed.get(scope.function) if scope.function else None
+        entry = context.program.timed.get(scope.node)
         if entry is not None and entry.endswith("_main") and not scope.is_async:
             for loop in _endless(context, scope):
                 called = f"{_describe(scope, entry)} is called repeatedly"
@@ -59,10 +59,8 @@ def endless_action(context: CheckContext) -> Iterator[Finding]:
     for scope in context.module.scopes:
         if scope.is_async:
             for loop in _endless(context, scope):
-                yield (
-                    loop,
-                    "this loop never waits, so nothing else runs: add `await Actions.sleep(...)`",
-                )
+                message = "this loop never waits, so nothing else runs: "
+                yield loop, f"{message}add `await Actions.sleep(...)`"
 
 
 @check("RT406", "waiting-loop", "warning")
@@ -71,7 +69,7 @@ def waiting_loop(context: CheckContext) -> Iterator[Finding]:
     polled = {call.node for call in context.calls if (call.owner, call.name) in _POLLED}
     clocks = {call.node for call in context.calls if (call.owner, call.name) == ("Field", "clock")}
     for scope in context.module.scopes if polled or clocks else ():
-        entry = context.program.timed.get(scope.function) if scope.function else None
+        entry = context.program.timed.get(scope.node)
         if not scope.is_async and entry is None:
             continue
         for loop in scope.nodes:
@@ -81,21 +79,16 @@ def waiting_loop(context: CheckContext) -> Iterator[Finding]:
                 context, scope, entry, loop, clocks
             ):
                 continue
-            if scope.is_async:
+            if entry is None or scope.is_async:
                 if not _is_left(context, scope, loop):
-                    yield (
-                        loop,
-                        "this loop blocks everything else: add `await Actions.sleep(...)`",
-                    )
-            elif entry is not None:
+                    message = "this loop blocks everything else: add `await Actions.sleep(...)`"
+                    yield loop, message
+            else:
                 limit = context.request.time_limit(entry)
                 shown = f" after {limit:g} s" if limit is not None else ""
-                way = (
-                    "check in each call with `if`"
-                    if entry.endswith("_main")
-                    else "check in main with `if`"
-                )
+                where = "each call" if entry.endswith("_main") else "main"
                 waiter = f"this loop waits, but {_describe(scope, entry)} is interrupted{shown}"
+                way = f"check in {where} with `if`"
                 yield loop, f"{waiter}: {way}, or wait in an action with `await Actions.sleep(...)`"
 
 
@@ -150,7 +143,7 @@ def _sleeps(context: CheckContext) -> Iterator[tuple[ast.Call, Scope]]:
 def _timed_sleeps(context: CheckContext) -> Iterator[tuple[ast.Call, Scope, str]]:
     """Yield the sleeps in a setup or main, or in a function that it calls, with its name."""
     for node, scope in _sleeps(context):
-        entry = context.program.timed.get(scope.function) if scope.function else None
+        entry = context.program.timed.get(scope.node)
         if entry is not None:
             yield node, scope, entry
 
