@@ -66,29 +66,20 @@ def _descriptors() -> int | None:
         return None
 
 
-class LoopDelay:
-    """Measures how late the event loop wakes sleeping tasks."""
+async def loop_delay(duration: float) -> tuple[int, float, float]:
+    """Measure for a time in s how late the event loop wakes sleeping tasks; a checkpoint.
 
-    def __init__(self) -> None:
-        self._samples = 0
-        self._sum = 0.0
-        self._max = 0.0
-
-    async def sample(self, until: float) -> None:
-        """Measure every `SAMPLE_INTERVAL` until a time of trio's clock (s); a checkpoint."""
-        while (now := trio.current_time()) < until:
-            deadline = min(now + SAMPLE_INTERVAL, until)
-            await trio.sleep_until(deadline)
-            late = trio.current_time() - deadline
-            self._samples += 1
-            self._sum += late
-            self._max = max(self._max, late)
-
-    def take(self) -> tuple[float, float]:
-        """Return the mean and the maximum (s) since the last call."""
-        result = (self._sum / self._samples if self._samples else 0.0, self._max)
-        self._samples, self._sum, self._max = 0, 0.0, 0.0
-        return result
+    Returns:
+        The number of samples, one for each `SAMPLE_INTERVAL`, and their mean and maximum in s.
+    """
+    end = trio.current_time() + duration
+    samples, total, maximum = 0, 0.0, 0.0
+    while (now := trio.current_time()) < end:
+        deadline = min(now + SAMPLE_INTERVAL, end)
+        await trio.sleep_until(deadline)
+        late = trio.current_time() - deadline
+        samples, total, maximum = samples + 1, total + late, max(maximum, late)
+    return samples, total / max(samples, 1), maximum
 
 
 async def report_health(
@@ -102,10 +93,8 @@ async def report_health(
         slow_tasks: Counts slow steps, if the option `debug` is set.
     """
     logger = log.get_logger()
-    delay = LoopDelay()
     while True:
-        await delay.sample(until=trio.current_time() + interval)
-        mean, maximum = delay.take()
+        _, mean, maximum = await loop_delay(interval)
         steps: dict[str, object] = {}
         if slow_tasks is not None:
             steps = {"slow_steps": slow_tasks.count, "slowest_step": round(slow_tasks.longest, 3)}

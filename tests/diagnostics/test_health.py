@@ -5,11 +5,10 @@ import os
 import resource
 import time
 
-import pytest
 import trio
 from trio.testing import MockClock
 
-from rt.diagnostics import LoopDelay, health
+from rt.diagnostics import health, loop_delay
 
 
 async def test_open_descriptors_and_tasks_are_counted() -> None:
@@ -39,26 +38,28 @@ async def test_memory_threads_and_garbage_are_measured() -> None:
     assert after.gc_collections[2] == before.gc_collections[2] + 1
 
 
-async def test_delay_of_a_blocked_loop_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    delay = LoopDelay()
+async def test_delay_of_a_blocked_loop_is_measured() -> None:
+    found: list[tuple[int, float, float]] = []
+
+    async def measure() -> None:
+        found.append(await loop_delay(0.05))
 
     async def block() -> None:
         await trio.lowlevel.checkpoint()
         time.sleep(0.2)  # noqa: ASYNC251 - blocks the event loop
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(lambda: delay.sample(until=trio.current_time() + 0.05))
+        nursery.start_soon(measure)
         await trio.lowlevel.checkpoint()
         nursery.start_soon(block)
-    mean, maximum = delay.take()
+    ((_, mean, maximum),) = found
     assert 0.05 < mean <= maximum < 10
-    assert delay.take() == (0.0, 0.0)
 
 
 async def test_delay_is_sampled_every_second(autojump_clock: MockClock) -> None:
-    delay = LoopDelay()
-    await delay.sample(until=trio.current_time() + 10)
-    assert delay._samples == 10
+    samples, mean, maximum = await loop_delay(10)
+    assert samples == 10
+    assert mean == maximum == 0.0
 
 
 async def test_health_works_without_a_free_descriptor() -> None:
