@@ -19,10 +19,9 @@ MAX_ACTIONS = 128
 
 
 class AsyncExecutor:
-    """Runs actions of team code.
+    """Runs actions of team code on the event loop in which it is created.
 
     Args:
-        token: Of the event loop, so that the main thread can start actions.
         report: Called with an error that an action raised, and the action's name.
         max_actions: How many actions can run at once.
 
@@ -31,12 +30,9 @@ class AsyncExecutor:
     """
 
     def __init__(
-        self,
-        token: trio.lowlevel.TrioToken,
-        report: Callable[[BaseException, str], None],
-        max_actions: int = MAX_ACTIONS,
+        self, report: Callable[[BaseException, str], None], max_actions: int = MAX_ACTIONS
     ) -> None:
-        self._token = token
+        self._token = trio.lowlevel.current_trio_token()
         self._report = report
         self._max_actions = max_actions
         self.on_error: Callable[[], None] = lambda: None

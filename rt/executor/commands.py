@@ -90,11 +90,12 @@ class Over(msgspec.Struct, frozen=True, tag=True):
     context: dict[str, Any] = {}
 
 
+Command = Prepare | Go
 Answer = Loaded | Refused | Over
 
 
-def encode(message: Prepare | Go | Answer) -> bytes:
-    """Encode a message.
+def encode(message: Command | Answer) -> bytes:
+    """Encode a message, which `rt.protocol.structs.decode` decodes.
 
     A context value that MessagePack does not support becomes text. An error that is too long is
     cut.
@@ -124,23 +125,3 @@ def _sendable(context: Any) -> dict[str, Any]:
         return dict(plain(dict(context)))
     except Exception:  # noqa: BLE001 - the context may hold objects that raise when they are read
         return {}
-
-
-def decode_command(data: bytes) -> Prepare | Go:
-    """Decode a message of the root.
-
-    Raises:
-        RemoteProtocolError: The message is invalid.
-    """
-    command: Prepare | Go = structs.decode(data, Prepare | Go)
-    return command
-
-
-def decode_answer(data: bytes) -> Answer:
-    """Decode a message of an executor process.
-
-    Raises:
-        RemoteProtocolError: The message is invalid.
-    """
-    answer: Answer = structs.decode(data, Answer)
-    return answer

@@ -9,7 +9,7 @@ the lease table is open only while its mode runs. A process that does not end is
 
 import contextlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 import trio
@@ -22,6 +22,7 @@ from rt.errors import DeviceError, ExecutionError, RemoteProtocolError
 from rt.executor import commands
 from rt.executor.commands import Requests, RequestSpec
 from rt.executor.pool import EXECUTOR_SLOTS, Assignment, ExecutorPool
+from rt.protocol import structs
 from rt.remote import Bounds, Handler, route
 from rt.remote.caller import Caller, caller
 from rt.team.api import Mode
@@ -89,7 +90,8 @@ class _ModeRun:
         Raises:
             RemoteProtocolError: The message is invalid.
         """
-        match commands.decode_answer(data):
+        answer: commands.Answer = structs.decode(data, commands.Answer)
+        match answer:
             case commands.Loaded(path):
                 self.path = self.path or path[:_PATH_MAX]
                 self.answered.set()
@@ -202,8 +204,7 @@ class Dispatcher(Handler):
         self._hint: str | None = None
         self._closed = False
         self._brake_refusal: str | None = None
-        self._brake_ready = trio.Event()
-        self._brake_ready.set()
+        self._brake_waiters = trio.lowlevel.ParkingLot()
         self._log = log.get_logger()
         leases.bar_all(Bar.IDLE)
 
@@ -233,15 +234,10 @@ class Dispatcher(Handler):
         if (was is None) == (refusal is None) or self._closed:
             return
         if refusal is None:
-            self._brake_ready.set()
+            self._brake_waiters.unpark_all()
         else:
-            self._brake_ready = trio.Event()
-            if (mode_run := self._current) is not None:
-                mode_run.finish(ExecutionError(refusal))
-                self._stop_mode(mode_run, "no brake is ready")
-        for slot in EXECUTOR_SLOTS.values():
-            self._leases.bar(slot, self._idle_bar)
-        self._write_event.signal()
+            self.end_mode(refusal)
+        self._bar_idle()
 
     def memory_overwritten(self, reason: str) -> None:
         """End the mode, also one that is starting, and every lease: a buffer was overwritten.
@@ -249,21 +245,14 @@ class Dispatcher(Handler):
         Returns at once.
         """
         for mode_run in tuple(self._unreaped):
-            mode_run.finish(ExecutionError(reason))
-            self._stop_mode(mode_run, reason)
+            self._abort(mode_run, reason)
         if not self._closed:
             self._stop_motion(Bar.DAMAGED)
 
     def end_mode(self, reason: str) -> None:
         """End the current mode, if any. Returns at once."""
-        if (mode_run := self._current) is not None:
-            mode_run.finish(ExecutionError(reason))
-            self._stop_mode(mode_run, reason)
-
-    @property
-    def _idle_bar(self) -> Bar:
-        """Why a slot without a mode is barred."""
-        return Bar.IDLE if self._brake_refusal is None else Bar.BRAKE
+        if self._current is not None:
+            self._abort(self._current, reason)
 
     def driver_changed(self) -> None:
         """Open or bar teleop's slot after the driver's state changed. Returns at once."""
@@ -415,7 +404,8 @@ class Dispatcher(Handler):
             self._pending_starts.add(scope)
             try:
                 with trio.move_on_after(self._brake_limit):
-                    await self._brake_ready.wait()
+                    while self._brake_refusal is not None:
+                        await self._brake_waiters.park()
                 self._require_brake()
                 async with self._lock:
                     await self._stop_current(f"{mode.name.lower()} begins", within=HANDOVER_LIMIT)
@@ -506,18 +496,26 @@ class Dispatcher(Handler):
     def _stop_motion(self, cause: Bar = Bar.NONE) -> None:
         """Revoke every lease; the device process then disables what was moved."""
         self._leases.revoke_all(cause)
-        for slot in EXECUTOR_SLOTS.values():
-            self._leases.bar(slot, self._idle_bar)
+        self._bar_idle()
+
+    def _bar_idle(self, slots: Iterable[int] = EXECUTOR_SLOTS.values()) -> None:
+        """Bar slots in which no mode runs."""
+        for slot in slots:
+            self._leases.bar(slot, Bar.IDLE if self._brake_refusal is None else Bar.BRAKE)
         self._write_event.signal()
 
     def _close_slot(self, mode_run: _ModeRun) -> None:
         """End a mode's lease and bar its slot; idempotent."""
         if self._current is mode_run:
             self._current = None
-            self._leases.bar(mode_run.slot, self._idle_bar)
-            self._write_event.signal()
+            self._bar_idle([mode_run.slot])
             context = {"reason": mode_run.error.message} if mode_run.error is not None else {}
             self._log.info("mode ended", mode=mode_run.mode.name.lower(), **context)
+
+    def _abort(self, mode_run: _ModeRun, reason: str) -> None:
+        """End a mode because of an error."""
+        mode_run.finish(ExecutionError(reason))
+        self._stop_mode(mode_run, reason)
 
     def _stop_mode(self, mode_run: _ModeRun, reason: str) -> None:
         """End a mode and its process; idempotent."""

@@ -5,8 +5,9 @@ renews the lease until that deadline. A hung main thread lets the permission exp
 loop stops renewing, and a dead process does both. In each case the device process disables every
 device: at once, or when the last stamp is older than the lease's timeout.
 
-Invariant: a lease that lapsed is not just renewed. Each lapse is a cut-off, which is logged, and
-repeated cut-offs end the mode.
+Invariant: a lease that lapsed is not just renewed. Each lapse is a cut-off, which is logged.
+Repeated cut-offs make the robot move in pulses, which a person cannot stop in time, so they end the
+mode.
 Invariant: a gap in which neither thread ran, for example because the process was stopped, ends the
 mode, except that a gap in which the process waited for a processor is an ordinary cut-off.
 Invariant: a lease that the root revoked is not begun again.
@@ -15,6 +16,7 @@ Invariant: a lease that the root revoked is not begun again.
 import math
 import os
 import threading
+from collections import deque
 from collections.abc import Callable
 from time import monotonic
 from typing import Final
@@ -26,7 +28,6 @@ from rt.buffer import Lease
 from rt.buffer.lease import DRIVER_BARS, Bar
 from rt.buffer.write_event import WriteEvent
 from rt.diagnostics.run_delay import RunDelay
-from rt.executor.cutoff import CutoffCounter
 from rt.executor.fork import is_forked
 
 RENEW_INTERVAL: Final = 0.02
@@ -38,6 +39,8 @@ REVOKE_LIMIT: Final = 0.05
 _REVOKE_POLL: Final = 0.001
 CUTOFFS: Final = 5
 """How many cut-offs end a mode, unless the option sets another number."""
+CUTOFF_WINDOW: Final = 10.0
+"""Time in s within which cut-offs are counted together."""
 
 STOPPED: Final = "the robot was stopped"
 """Why a mode ends if the root has revoked its lease."""
@@ -72,12 +75,15 @@ class LeaseKeeper:
         lease: The executor's slot of the lease table.
         write_event: Signalled when the lease begins and ends, which wakes the device process.
         cutoffs: How many cut-offs within 10 s end the mode.
-        on_end: Called with the reason, in any thread and at most once, when the mode must end. The
-            lease cannot be granted after that.
         gap_limit: See `GAP_LIMIT`.
+        clock: Returns the time in s, of the monotonic clock.
         run_delay: Returns a function that returns how long the event loop's thread has waited for a
             processor, in s; called in that thread.
         main_delay: The same for the main thread; called in the event loop's thread.
+
+    Attributes:
+        on_end: Called with the reason, in any thread and at most once, when the mode must end. The
+            lease cannot be granted after that.
     """
 
     def __init__(
@@ -86,16 +92,17 @@ class LeaseKeeper:
         write_event: WriteEvent,
         *,
         cutoffs: int = CUTOFFS,
-        on_end: Callable[[str], None] = lambda _reason: None,
         gap_limit: float = GAP_LIMIT,
+        clock: Callable[[], float] = monotonic,
         run_delay: Callable[[], Callable[[], float]] = lambda: RunDelay().read,
         main_delay: Callable[[], Callable[[], float]] = lambda: RunDelay(os.getpid()).read,
     ) -> None:
         self._lease = lease
         self._write_event = write_event
         self._cutoffs = CutoffCounter(cutoffs)
-        self._on_end = on_end
+        self.on_end: Callable[[str], None] = lambda _reason: None
         self._gap_limit = gap_limit
+        self._clock = clock
         self._make_run_delay = run_delay
         self._run_delay: Callable[[], float] | None = None
         self._waited = 0.0
@@ -117,7 +124,7 @@ class LeaseKeeper:
     @property
     def permitted(self) -> bool:
         """Whether the lease may be held now."""
-        return monotonic() < self._permitted_until
+        return self._clock() < self._permitted_until
 
     def grant(self, until: float = math.inf, *, seal: bool = False) -> None:
         """Permit the lease until a time, and hold it if the event loop is alive. Thread-safe.
@@ -132,7 +139,7 @@ class LeaseKeeper:
         with self._lock:
             if self._closed or self._sealed:
                 return
-            now = monotonic()
+            now = self._clock()
             gap = now - max(self._last_heartbeat, self._last_grant)
             if math.isfinite(gap) and gap >= self._gap_limit:
                 return  # the next heartbeat handles the gap
@@ -217,7 +224,7 @@ class LeaseKeeper:
             self._run_delay = self._make_run_delay()
             self._main_delay = self._make_main_delay()
         with self._lock:
-            now, before = monotonic(), self._last_heartbeat
+            now, before = self._clock(), self._last_heartbeat
             waited, self._waited = self._waited, self._run_delay()
             self._last_heartbeat = now
             if self._main_grant != self._last_grant:
@@ -317,7 +324,7 @@ class LeaseKeeper:
         if reason:
             self._log.error(reason)
             self._is_cut_off = True
-        if self._cutoffs.add(monotonic()):
+        if self._cutoffs.add(self._clock()):
             self._end("team code was cut off too often: start the mode again")
 
     def _end(self, reason: str) -> None:
@@ -325,4 +332,30 @@ class LeaseKeeper:
             self._closed = True
             self._permitted_until = -math.inf
             self._release()
-            self._on_end(reason)
+            self.on_end(reason)
+
+
+class CutoffCounter:
+    """Counts the cut-offs of one mode, the moments at which the devices were disabled.
+
+    Args:
+        limit: How many cut-offs within `CUTOFF_WINDOW` end the mode.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._times: deque[float] = deque()
+
+    def add(self, now: float) -> bool:
+        """Count a cut-off.
+
+        Args:
+            now: The time in s, of a monotonic clock.
+
+        Returns:
+            Whether it ends the mode.
+        """
+        self._times.append(now)
+        while self._times[0] <= now - CUTOFF_WINDOW:
+            self._times.popleft()
+        return len(self._times) >= self._limit

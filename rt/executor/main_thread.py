@@ -16,51 +16,40 @@ EXIT_STUCK = 70
 """Exit code when team code cannot be stopped (EX_SOFTWARE of sysexits)."""
 
 
-class MainThread:
-    """The main thread, as the event loop uses it.
+async def finish(sync: SyncExecutor, run: Run) -> BaseException | None:
+    """Execute a run in the main thread and wait for its end.
+
+    A cancel interrupts the run and still waits for its end. If team code cannot be stopped, the
+    process exits, and the supervisor restarts it, idle.
 
     Args:
         sync: The main thread's executor.
-        token: Of the event loop.
+        run: The run.
+
+    Returns:
+        The error that ended the run, or None.
     """
+    token = trio.lowlevel.current_trio_token()
+    over = trio.Event()
+    errors: list[BaseException | None] = []
 
-    def __init__(self, sync: SyncExecutor, token: trio.lowlevel.TrioToken) -> None:
-        self.sync = sync
-        self._token = token
-
-    async def finish(self, run: Run) -> BaseException | None:
-        """Execute a run in the main thread and wait for its end.
-
-        A cancel interrupts the run and still waits for its end.
-
-        Returns:
-            The error that ended the run, or None.
-        """
-        over = trio.Event()
-        errors: list[BaseException | None] = []
-
-        def done(error: BaseException | None) -> None:
-            errors.append(error)
-            try:
-                self._token.run_sync_soon(over.set)
-            except trio.RunFinishedError:
-                return
-
-        run.done = done
-        self.sync.schedule(run)
+    def done(error: BaseException | None) -> None:
+        errors.append(error)
         try:
+            token.run_sync_soon(over.set)
+        except trio.RunFinishedError:
+            return
+
+    run.done = done
+    sync.schedule(run)
+    try:
+        await over.wait()
+    except trio.Cancelled:
+        sync.interrupt(run)
+        with trio.move_on_after(STOP_LIMIT, shield=True):
             await over.wait()
-        except trio.Cancelled:
-            self.sync.interrupt(run)
-            with trio.CancelScope(deadline=trio.current_time() + STOP_LIMIT, shield=True):
-                await over.wait()
-            if not errors:
-                exit_stuck()
-            raise
-        return errors[0]
-
-
-def exit_stuck() -> None:
-    """Exit because team code cannot be stopped; the supervisor restarts the process, idle."""
-    log.get_logger().critical("team code cannot be stopped: exiting", limit=STOP_LIMIT)
-    os._exit(EXIT_STUCK)
+        if not errors:
+            log.get_logger().critical("team code cannot be stopped: exiting", limit=STOP_LIMIT)
+            os._exit(EXIT_STUCK)
+        raise
+    return errors[0]

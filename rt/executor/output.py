@@ -13,6 +13,7 @@ import builtins
 import io
 import sys
 import threading
+from collections.abc import Callable
 from time import monotonic
 from typing import Any, Final
 
@@ -40,13 +41,15 @@ class TeamOutput(io.TextIOBase):
 
     Args:
         state: The state of the mode.
+        clock: Returns the time in s, of the monotonic clock.
     """
 
-    def __init__(self, state: RunState) -> None:
+    def __init__(self, state: RunState, clock: Callable[[], float] = monotonic) -> None:
         super().__init__()
         self._state = state
         self._partial: dict[int, str] = {}
-        self._budget = Budget(LINES, BYTES, monotonic())
+        self._clock = clock
+        self._budget = Budget(LINES, BYTES, clock())
         self._counted_at = -COUNT_INTERVAL
         self._log = log.get_logger()
 
@@ -92,8 +95,7 @@ class TeamOutput(io.TextIOBase):
             start = end + 1
             if not self._emit(line):
                 # The budget is spent for the rest of the text too.
-                rest = text.count("\n", start)
-                self._budget.suppressed += rest
+                self._budget.suppressed += text.count("\n", start)
                 start = text.rfind("\n") + 1
         if start < len(text):
             self._partial[thread] = (
@@ -103,16 +105,15 @@ class TeamOutput(io.TextIOBase):
                 self.flush()
         return len(text)
 
-    def flush(self) -> None:
-        """Log the line that this thread has begun."""
-        if partial := self._partial.pop(threading.get_ident(), ""):
+    def flush(self, thread: int | None = None) -> None:
+        """Log the line that a thread has begun, by default this one."""
+        if partial := self._partial.pop(thread or threading.get_ident(), ""):
             self._emit(partial)
 
     def finish(self) -> None:
         """Log the lines that all threads have begun."""
         for thread in list(self._partial):
-            if partial := self._partial.pop(thread, ""):
-                self._emit(partial)
+            self.flush(thread)
         self._emit_suppressed()
 
     def writable(self) -> bool:
@@ -139,15 +140,13 @@ class TeamOutput(io.TextIOBase):
 
     def _emit(self, line: str) -> bool:
         """Log a line, or count it as suppressed; return whether it was logged."""
-        now = monotonic()
-        if not self._budget.take(len(line), now):
-            if now - self._counted_at >= COUNT_INTERVAL:
-                self._counted_at = now
-                self._emit_suppressed()
-            return False
+        now = self._clock()
+        is_logged = self._budget.take(len(line), now)
         if self._budget.suppressed and now - self._counted_at >= COUNT_INTERVAL:
             self._counted_at = now
             self._emit_suppressed()
+        if not is_logged:
+            return False
         if len(line) > MAX_LINE:
             line = line[:MAX_LINE] + CUT_MARKER
         clock = round(self._state.clock(), 3)
@@ -157,7 +156,8 @@ class TeamOutput(io.TextIOBase):
     def _emit_suppressed(self) -> None:
         count, self._budget.suppressed = self._budget.suppressed, 0
         if count:
-            mode = self._state.mode.name.lower()
             self._log.warning(
-                "prints suppressed: team code prints too much", suppressed=count, mode=mode
+                "prints suppressed: team code prints too much",
+                suppressed=count,
+                mode=self._state.mode.name.lower(),
             )

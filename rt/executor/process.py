@@ -11,7 +11,6 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import trio
@@ -90,30 +89,25 @@ class ExecutorProcess:
             self._sync.stop()
 
     async def _serve(self) -> None:
-        self._token = token = trio.lowlevel.current_trio_token()
+        self._token = trio.lowlevel.current_trio_token()
         if self._stopping:  # SIGTERM came before there was a token
             return
         with self._scope:
             async with Application.for_child(self._settings) as app:
                 assert app.write_event is not None
-                actions = AsyncExecutor(token, self._reporter.report)
-                lease = app.make_lease_table().lease(self._settings.slot)
-                write_event, cutoffs = app.write_event, app.config.exec_cutoffs
-
-                def make_keeper(on_end: Callable[[str], None]) -> LeaseKeeper:
-                    return LeaseKeeper(lease, write_event, cutoffs=cutoffs, on_end=on_end)
-
                 runner = ModeRunner(
                     reporter=self._reporter,
                     is_outdated=self._is_outdated,
                     sync=self._sync,
-                    actions=actions,
-                    make_keeper=make_keeper,
-                    token=token,
+                    actions=AsyncExecutor(self._reporter.report),
+                    keeper=LeaseKeeper(
+                        app.make_lease_table().lease(self._settings.slot),
+                        app.write_event,
+                        cutoffs=app.config.exec_cutoffs,
+                    ),
                     store=app.make_buffer_manager(lock_timeout=LOCK_TIMEOUT),
                     device_names=app.names,
-                    time_limit=app.config.time_limit,
-                    exec_module=app.config.exec_module,
+                    config=app.config,
                     directory=self._directory,
                 )
                 runner.output.install()

@@ -7,14 +7,12 @@ from types import ModuleType
 from typing import Any
 
 from rt import log
-from rt.config.team_code import locate
 from rt.errors import ExecutionError
 from rt.executor import calling
-from rt.executor.commands import DEFAULT_TIMEOUT, RequestSpec
+from rt.executor.commands import DEFAULT_TIMEOUT, Prepare, RequestSpec
 from rt.executor.loader import load
-from rt.executor.main_thread import MainThread
-from rt.executor.report import Reporter
-from rt.executor.sync import ExecutionRequest, Run
+from rt.executor.main_thread import finish
+from rt.executor.sync import ExecutionRequest, Run, SyncExecutor
 from rt.text import clip, closest
 
 LOAD_LIMIT = 10.0
@@ -22,118 +20,97 @@ LOAD_LIMIT = 10.0
 _SHOWN_MAX = 3
 
 
-class Program:
-    """Loads team code in the main thread and finds its functions.
+async def prepare(
+    command: Prepare,
+    path: Path,
+    *,
+    sync: SyncExecutor,
+    names: Mapping[str, Any],
+    time_limit: Callable[[str], float | None],
+) -> list[ExecutionRequest]:
+    """Load team code in the main thread and find the functions to execute.
 
     Args:
-        main_thread: Loads the code.
-        reporter: Is given the path of the code.
+        command: What to execute.
+        path: The file.
+        sync: The main thread's executor.
         names: The names that team code finds without importing them.
         time_limit: Returns the time limit or period of a function in s, or None.
-        exec_module: The option: a module's name or a path.
-        directory: Where the code is looked for, whatever the working directory has become.
 
-    Attributes:
-        path: The file, once it has been found.
+    Raises:
+        ExecutionError: The code cannot be loaded, or lacks a requested function.
     """
-
-    def __init__(
-        self,
-        *,
-        main_thread: MainThread,
-        reporter: Reporter,
-        names: Mapping[str, Any],
-        time_limit: Callable[[str], float | None],
-        exec_module: str,
-        directory: Path,
-    ) -> None:
-        self._main_thread = main_thread
-        self._reporter = reporter
-        self._names = names
-        self._time_limit = time_limit
-        self._exec_module = exec_module
-        self._directory = directory
-        self.path = Path()
-        self._log = log.get_logger()
-
-    async def prepare(
-        self, specs: Sequence[RequestSpec], *, partial: bool
-    ) -> list[ExecutionRequest]:
-        """Load the team code in the main thread and find the functions to execute.
-
-        Args:
-            specs: What to execute.
-            partial: Whether one existing function is enough.
-
-        Raises:
-            ExecutionError: The code cannot be loaded, or lacks a requested function.
-        """
-        if any(spec.periodic for spec in specs[:-1]):
-            raise ExecutionError("a periodic request must be the last one, because it never ends")
-        self.path = path = locate(self._exec_module, self._directory)
-        self._reporter.path = path
-        self._main_thread.sync.folder = str(path.parent)
-        outcome: list[ModuleType | ExecutionError] = []
-
-        def load_code() -> None:
-            try:
-                outcome.append(load(path, self._names))
-            except ExecutionError as error:
-                outcome.append(error)
-
-        await self._main_thread.finish(Run([ExecutionRequest(load_code, timeout=LOAD_LIMIT)], None))
-        if not outcome:
-            raise ExecutionError(
-                f"{path} took longer than {LOAD_LIMIT:g} s to import", path=str(path)
-            )
-        module = outcome[0]
-        if isinstance(module, ExecutionError):
-            raise module
-        names = vars(module)
-        present = [spec for spec in specs if spec.func in names]
-        missing = [spec.func for spec in specs if spec.func not in names]
-        if missing and not (partial and present):
-            shown = [clip(name) for name in dict.fromkeys(missing)][:_SHOWN_MAX]
-            message = (
-                f"{path} has no function {' and no '.join(shown)}{self._suggestion(module, shown)}"
-            )
-            raise ExecutionError(message, path=str(path), wanted=shown)
-        for name in missing:
-            if name.endswith("_main"):
-                prefix = name.removesuffix("_main")
-                self._log.warning(
-                    f"{path.name} has no {name}: only actions run after {prefix}_setup"
-                )
-        return [
-            self._mode_request(module, spec) if partial else self._request(module, spec)
-            for spec in present
-        ]
-
-    def _request(self, module: ModuleType, spec: RequestSpec) -> ExecutionRequest:
-        """Create the request of a caller, which may execute only functions of the team code."""
-        func = calling.function(vars(module), spec.func, str(self.path.parent))
-        return self._timed(func, calling.arguments(func, spec.func, spec.args), spec)
-
-    def _mode_request(self, module: ModuleType, spec: RequestSpec) -> ExecutionRequest:
-        """Create the request of a mode, whose functions are found by name."""
-        path, func = str(self.path), vars(module)[spec.func]
-        if not callable(func) or inspect.iscoroutinefunction(func):
-            raise ExecutionError(
-                f"{path}: {spec.func} must be a plain function, `def {spec.func}():`",
-                path=path,
-                func=spec.func,
-            )
-        return self._timed(func, tuple(spec.args), spec)
-
-    def _timed(
-        self, func: Callable[..., Any], args: tuple[Any, ...], spec: RequestSpec
-    ) -> ExecutionRequest:
-        timeout = spec.timeout or self._time_limit(spec.func) or DEFAULT_TIMEOUT
-        return ExecutionRequest(func, args, timeout, spec.periodic)
-
-    def _suggestion(self, module: ModuleType, missing: Sequence[str]) -> str:
-        known = calling.functions(vars(module), str(self.path.parent))
-        near = dict.fromkeys(
-            found for wanted in missing if (found := closest(wanted, known, cutoff=0.6)) is not None
+    specs = command.requests
+    if any(spec.periodic for spec in specs[:-1]):
+        raise ExecutionError("a periodic request must be the last one, because it never ends")
+    module = await _load(path, sync, names)
+    present = [spec for spec in specs if spec.func in vars(module)]
+    missing = [spec.func for spec in specs if spec.func not in vars(module)]
+    if missing and not (command.partial and present):
+        shown = [clip(name) for name in dict.fromkeys(missing)][:_SHOWN_MAX]
+        message = f"{path} has no function {' and no '.join(shown)}"
+        raise ExecutionError(
+            f"{message}{_suggestion(module, path, shown)}", path=str(path), wanted=shown
         )
-        return f": did you mean {' and '.join(near)}?" if near else ""
+    for name in missing:
+        if name.endswith("_main"):
+            prefix = name.removesuffix("_main")
+            log.get_logger().warning(
+                f"{path.name} has no {name}: only actions run after {prefix}_setup"
+            )
+    find = _mode_function if command.partial else _function
+    return [
+        ExecutionRequest(
+            *find(module, path, spec),
+            spec.timeout or time_limit(spec.func) or DEFAULT_TIMEOUT,
+            spec.periodic,
+        )
+        for spec in present
+    ]
+
+
+async def _load(path: Path, sync: SyncExecutor, names: Mapping[str, Any]) -> ModuleType:
+    outcome: list[ModuleType | ExecutionError] = []
+
+    def load_code() -> None:
+        try:
+            outcome.append(load(path, names))
+        except ExecutionError as error:
+            outcome.append(error)
+
+    await finish(sync, Run([ExecutionRequest(load_code, timeout=LOAD_LIMIT)], None))
+    if not outcome:
+        raise ExecutionError(f"{path} took longer than {LOAD_LIMIT:g} s to import", path=str(path))
+    if isinstance(outcome[0], ExecutionError):
+        raise outcome[0]
+    return outcome[0]
+
+
+def _function(
+    module: ModuleType, path: Path, spec: RequestSpec
+) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    """Return a function and its arguments for a caller, who may execute only team code's own."""
+    func = calling.function(vars(module), spec.func, str(path.parent))
+    return func, calling.arguments(func, spec.func, spec.args)
+
+
+def _mode_function(
+    module: ModuleType, path: Path, spec: RequestSpec
+) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    """Return a function of a mode, which is found by name, and its arguments."""
+    func = vars(module)[spec.func]
+    if not callable(func) or inspect.iscoroutinefunction(func):
+        raise ExecutionError(
+            f"{path}: {spec.func} must be a plain function, `def {spec.func}():`",
+            path=str(path),
+            func=spec.func,
+        )
+    return func, tuple(spec.args)
+
+
+def _suggestion(module: ModuleType, path: Path, missing: Sequence[str]) -> str:
+    known = calling.functions(vars(module), str(path.parent))
+    near = dict.fromkeys(
+        found for wanted in missing if (found := closest(wanted, known, cutoff=0.6)) is not None
+    )
+    return f": did you mean {' and '.join(near)}?" if near else ""

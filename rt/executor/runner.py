@@ -15,18 +15,20 @@ import trio
 
 from rt import log
 from rt.buffer import BufferStore
+from rt.config import Config
+from rt.config.team_code import locate
 from rt.errors import ExecutionError, RemoteProtocolError, RuntimeBaseException
 from rt.executor import commands
 from rt.executor.actions import AsyncExecutor
 from rt.executor.api import Actions, Field, Gamepad, Robot, RunState, refuse_input
 from rt.executor.lease import STOPPED, LeaseKeeper
-from rt.executor.main_thread import MainThread
+from rt.executor.main_thread import finish
 from rt.executor.output import TeamOutput
-from rt.executor.program import Program
+from rt.executor.program import prepare
 from rt.executor.report import Reporter
 from rt.executor.stall import StallWatch
 from rt.executor.sync import ExecutionRequest, Run, SyncExecutor
-from rt.protocol import exception
+from rt.protocol import exception, structs
 from rt.team.api import Alliance, Mode
 
 
@@ -36,14 +38,11 @@ class ModeRunner:
     Args:
         sync: The main thread's executor.
         actions: The event loop's executor.
-        make_keeper: Creates the keeper of the lease, given the function to call when the mode must
-            end.
-        token: Of the event loop.
+        keeper: The keeper of the lease.
         store: The buffers.
         device_names: UIDs by device name.
-        time_limit: Returns the time limit or period of a function in s, or None.
-        exec_module: The option: a module's name or a path.
-        directory: Where the team code is looked for.
+        config: The options: where the team code is, and its time limits.
+        directory: Where the team code is looked for, whatever the working directory has become.
         reporter: Logs the errors of team code.
         is_outdated: Returns whether rt.toml changed after the robot started.
 
@@ -58,24 +57,25 @@ class ModeRunner:
         *,
         sync: SyncExecutor,
         actions: AsyncExecutor,
-        make_keeper: Callable[[Callable[[str], None]], LeaseKeeper],
-        token: trio.lowlevel.TrioToken,
+        keeper: LeaseKeeper,
         store: BufferStore,
         device_names: Mapping[str, int],
-        time_limit: Callable[[str], float | None],
-        exec_module: str,
+        config: Config,
         directory: Path,
         reporter: Reporter,
         is_outdated: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._main_thread = MainThread(sync, token)
+        self._sync = sync
         self._actions = actions
-        self._token = token
-        self._keeper = make_keeper(self._request_end)
-        actions.on_error = self._keeper.restart
+        self._token = trio.lowlevel.current_trio_token()
+        self._keeper = keeper
+        keeper.on_end = self._request_end
+        actions.on_error = keeper.restart
         threading.excepthook = self._thread_failed
         self._state = RunState()
         self._reporter = reporter
+        self._config = config
+        self._directory = directory
         self._end_requested = trio.Event()
         self.stall = StallWatch()
         self._reason = ""
@@ -89,20 +89,12 @@ class ModeRunner:
             "print": self.output.print,
             "input": refuse_input,
         }
-        self._program = Program(
-            main_thread=self._main_thread,
-            reporter=reporter,
-            names=self.names,
-            time_limit=time_limit,
-            exec_module=exec_module,
-            directory=directory,
-        )
         self._log = log.get_logger()
 
     async def run(self, channel: trio.socket.SocketType) -> None:
         """Run the mode that the root requests, until it is over or the root has exited.
 
-        A cancel interrupts team code and waits for it, as `MainThread.finish` does.
+        A cancel interrupts team code and waits for it, as `rt.executor.main_thread.finish` does.
 
         Args:
             channel: The channel to the root.
@@ -112,44 +104,52 @@ class ModeRunner:
             return
         self.stall.begin()
         try:
-            requests = await self._program.prepare(command.requests, partial=command.partial)
+            path = locate(self._config.exec_module, self._directory)
+            self._reporter.path = path
+            self._sync.folder = str(path.parent)
+            requests = await prepare(
+                command,
+                path,
+                sync=self._sync,
+                names=self.names,
+                time_limit=self._config.time_limit,
+            )
         except RuntimeBaseException as error:
             await channel.send(
                 commands.encode(commands.Refused(exception.message(error), error.context))
             )
             return
-        await channel.send(commands.encode(commands.Loaded(str(self._program.path))))
+        await channel.send(commands.encode(commands.Loaded(str(path))))
         if not isinstance(await self._receive(channel), commands.Go):
             return
-        await self._execute(channel, Mode(command.mode), requests, command)
+        await self._execute(channel, requests, command)
 
-    async def _receive(
-        self, channel: trio.socket.SocketType
-    ) -> commands.Prepare | commands.Go | None:
+    async def _receive(self, channel: trio.socket.SocketType) -> commands.Command | None:
         data = await channel.recv(commands.MAX_MESSAGE)
+        if not data:
+            return None
         try:
-            return commands.decode_command(data) if data else None
+            command: commands.Command = structs.decode(data, commands.Command)
         except RemoteProtocolError as error:
             self._log.error("invalid command from the root", reason=str(error))
             return None
+        return command
 
     async def _execute(
         self,
         channel: trio.socket.SocketType,
-        mode: Mode,
         requests: list[ExecutionRequest],
         command: commands.Prepare,
     ) -> None:
         """Run the mode, and report its end to the root before waiting for late code."""
-        self._state.begin(mode, gamepads=command.gamepads)
+        self._state.begin(Mode(command.mode), gamepads=command.gamepads)
         try:
             async with trio.open_nursery() as nursery:
                 await nursery.start(self._keeper.run)
                 await nursery.start(self._actions.run)
                 nursery.start_soon(self._report_end, channel, nursery.cancel_scope)
-                error = await self._main_thread.finish(
-                    Run(requests, self._keeper, hold=command.partial)
-                )
+                run = Run(requests, self._keeper, hold=command.partial)
+                error = await finish(self._sync, run)
                 is_finished = command.partial and error is None
                 if is_finished:
                     await self._actions.wait_all_ended()

@@ -92,13 +92,17 @@ class ExecutionRequest(NamedTuple):
 
 
 class Run:
-    """A sequence of requests for the main thread, and its statistics.
+    """A sequence of requests for the main thread.
 
     Args:
         requests: Executed in order; the last may be periodic.
         keeper: Permits the lease for the duration of each step; None for code that moves nothing.
         hold: Whether to keep the lease after the last request, for actions that are still running.
         done: Called in the main thread when the run is over, with the error that ended it or None.
+
+    Attributes:
+        stopped: Set to end the run.
+        overruns: How many calls of a periodic function were skipped.
     """
 
     def __init__(
@@ -114,7 +118,7 @@ class Run:
         self.hold = hold
         self.done = done
         self.stopped = threading.Event()
-        self.calls = self.failures = self.overruns = 0
+        self.overruns = 0
 
 
 class SyncExecutor:
@@ -125,6 +129,7 @@ class SyncExecutor:
         folder: The folder of the team code; only code in it is interrupted.
         run_delay: Returns a function that returns how long the main thread has waited for a
             processor, in s; called in that thread.
+        clock: Returns the time in s, of the monotonic clock.
     """
 
     def __init__(
@@ -132,6 +137,7 @@ class SyncExecutor:
         report: Callable[[BaseException, str], None],
         folder: str,
         run_delay: Callable[[], Callable[[], float]] = lambda: RunDelay().read,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
         self._report = report
         self.folder = folder
@@ -142,6 +148,7 @@ class SyncExecutor:
         self._deadline = math.inf
         self._make_run_delay = run_delay
         self._delay: Callable[[], float] = lambda: 0.0
+        self._clock = clock
         self._main = threading.main_thread()
         self._log = log.get_logger()
 
@@ -207,8 +214,8 @@ class SyncExecutor:
             _grant(run, math.inf)
 
     def _repeat(self, run: Run, request: ExecutionRequest) -> None:
-        tick = monotonic()
-        lateness = _Lateness(request, self._log)
+        tick = self._clock()
+        lateness = _Lateness(request, self._log, self._clock)
         timeouts = 0
         trusted = True
         waited = self._delay()
@@ -229,7 +236,7 @@ class SyncExecutor:
             # A single timeout changes nothing; after a failure a call must succeed first.
             trusted = error is None or (trusted and 0 < timeouts < _MAX_TIMEOUTS)
             tick += request.timeout
-            late = monotonic() - tick
+            late = self._clock() - tick
             if late > 0:
                 missed = math.ceil(late / request.timeout)
                 tick += missed * request.timeout
@@ -241,7 +248,7 @@ class SyncExecutor:
             if sound or (trusted and error is not None):
                 _grant(run, tick + GRACE)
             waited = self._delay()
-            run.stopped.wait(max(0.0, tick - monotonic()))
+            run.stopped.wait(max(0.0, tick - self._clock()))
 
     def _call(
         self, run: Run, request: ExecutionRequest, *, trusted: bool = True
@@ -250,22 +257,19 @@ class SyncExecutor:
 
         After a failure the next call is on probation: its writes reach no device until it succeeds.
         """
-        start, waited = monotonic(), self._delay()
+        start, waited = self._clock(), self._delay()
         if trusted:
             _grant(run, start + request.timeout + GRACE, seal=True)
-        run.calls += 1
         try:
-            self._invoke(request)
-            _require_in_time(start, request.timeout)
+            self._invoke(request, start)
         except StopRun:
             raise
         except TimeLimitError as error:
             waited = self._delay() - waited
-            error.waited = waited if waited >= _BUSY_SHARE * (monotonic() - start) else 0.0
+            error.waited = waited if waited >= _BUSY_SHARE * (self._clock() - start) else 0.0
             self._report(error, _name(request))
             return error
         except BaseException as error:  # noqa: BLE001 - an error ends only its call, SystemExit too
-            run.failures += 1
             if run.keeper is not None:
                 run.keeper.fail()
             self._report(error, _name(request))
@@ -275,13 +279,13 @@ class SyncExecutor:
                 run.keeper.unseal()
         return None
 
-    def _invoke(self, request: ExecutionRequest) -> None:
+    def _invoke(self, request: ExecutionRequest, start: float) -> None:
         if getsignal(_SIGALRM) != self._on_alarm:
             _set_signal(_SIGALRM, self._on_alarm)
         if getswitchinterval() != _SWITCH_INTERVAL:
             setswitchinterval(_SWITCH_INTERVAL)
         self._limit = request.timeout
-        self._deadline = monotonic() + request.timeout + GRACE
+        self._deadline = self._clock() + request.timeout + GRACE
         self._limited = True
         setitimer(_ITIMER_REAL, request.timeout, _REPEAT)
         try:
@@ -292,6 +296,8 @@ class SyncExecutor:
             self._limited = False
             _exit_if_forked()
             setitimer(_ITIMER_REAL, 0)
+        if self._clock() - start > request.timeout:  # team code caught the error
+            raise TimeLimitError(request.timeout)
 
     def _on_alarm(self, _signum: int, frame: FrameType | None) -> None:
         if not self._limited:
@@ -307,7 +313,7 @@ class SyncExecutor:
     def _revoke_overdue(self) -> None:
         """Cut off a call whose lease outlives its grant: team code extended its permission."""
         keeper = None if self._current is None else self._current.keeper
-        if keeper is not None and monotonic() >= self._deadline and keeper.permitted:
+        if keeper is not None and self._clock() >= self._deadline and keeper.permitted:
             keeper.cut_off(NOT_RETURNING)
 
     def _is_in_rt(self, frame: FrameType | None) -> bool:
@@ -327,11 +333,13 @@ class _Lateness:
     Args:
         request: The function.
         logger: The logger.
+        clock: Returns the time in s.
     """
 
-    def __init__(self, request: ExecutionRequest, logger: Any) -> None:
+    def __init__(self, request: ExecutionRequest, logger: Any, clock: Callable[[], float]) -> None:
         self._request = request
         self._log = logger
+        self._clock = clock
         self._reported = -math.inf
         self._last = math.inf
 
@@ -342,7 +350,7 @@ class _Lateness:
             skipped: How many calls were skipped so far.
             is_busy: Whether it would have been on time without waiting for a processor.
         """
-        self._last = monotonic()
+        self._last = self._clock()
         if self._last - self._reported <= _REPORT_INTERVAL:
             return
         self._reported = self._last
@@ -357,7 +365,7 @@ class _Lateness:
 
     def record_on_time(self) -> None:
         """Record that a call was on time."""
-        if monotonic() - self._last >= _ON_TIME_AFTER:
+        if self._clock() - self._last >= _ON_TIME_AFTER:
             self._last = math.inf
             self._log.info(
                 f"calls of {_name(self._request)} are on time again", func=_name(self._request)
@@ -370,16 +378,6 @@ def _grant(run: Run, until: float, *, seal: bool = False) -> None:
         run.keeper.grant(until, seal=seal)
         if run.stopped.is_set():
             run.keeper.revoke()
-
-
-def _require_in_time(start: float, limit: float) -> None:
-    """Raise if a call that has returned exceeded its limit, because it caught the error.
-
-    Raises:
-        TimeLimitError: It took longer than its limit.
-    """
-    if monotonic() - start > limit:
-        raise TimeLimitError(limit)
 
 
 def _exit_if_forked() -> None:

@@ -18,7 +18,7 @@ async def test_action_that_exits_ends_only_itself(nursery: trio.Nursery) -> None
         errors.append((name, type(error)))
         reported.set()
 
-    executor = AsyncExecutor(trio.lowlevel.current_trio_token(), report)
+    executor = AsyncExecutor(report)
     await nursery.start(executor.run)
 
     async def exit_process() -> None:
@@ -39,7 +39,7 @@ async def test_action_that_exits_ends_only_itself(nursery: trio.Nursery) -> None
 async def test_second_start_is_logged_once_per_run(
     nursery: trio.Nursery,
 ) -> None:
-    executor = AsyncExecutor(trio.lowlevel.current_trio_token(), lambda _error, _name: None)
+    executor = AsyncExecutor(lambda _error, _name: None)
     await nursery.start(executor.run)
     go = [trio.Event() for _ in range(3)]
     runs = 0

@@ -18,6 +18,7 @@ from rt.executor import commands
 from rt.executor.commands import Go, Loaded, Over, Prepare, Refused, RequestSpec
 from rt.executor.dispatcher import Dispatcher
 from rt.executor.pool import Assignment
+from rt.protocol import structs
 from rt.remote.caller import Caller, set_caller
 from rt.team.api import Mode
 
@@ -37,7 +38,8 @@ class Process:
 
     async def receive(self, kind: type[Any]) -> Any:
         with trio.fail_after(PATIENCE):
-            message = commands.decode_command(await self._theirs.recv(commands.MAX_MESSAGE))
+            data = await self._theirs.recv(commands.MAX_MESSAGE)
+        message: Any = structs.decode(data, commands.Command)
         assert isinstance(message, kind)
         return message
 

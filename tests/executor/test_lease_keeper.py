@@ -8,6 +8,8 @@ import pytest
 import structlog
 import trio
 import trio.testing
+from hypothesis import given
+from hypothesis import strategies as st
 from support.leases import LeaseClock
 from trio.testing import MockClock
 
@@ -16,8 +18,15 @@ from rt.buffer.lease import DRIVER_BARS, TIMEOUT, Bar
 from rt.buffer.wakeup import EXECUTOR_SLOT
 from rt.buffer.write_event import WriteEvent
 from rt.diagnostics.run_delay import RunDelay
-from rt.executor import lease as module
-from rt.executor.lease import GAP_LIMIT, NO_BRAKE, NOT_RETURNING, REVOKE_LIMIT, LeaseKeeper
+from rt.executor.lease import (
+    CUTOFF_WINDOW,
+    GAP_LIMIT,
+    NO_BRAKE,
+    NOT_RETURNING,
+    REVOKE_LIMIT,
+    CutoffCounter,
+    LeaseKeeper,
+)
 
 CUTOFFS = 3
 
@@ -26,27 +35,22 @@ class Bench:
     """A keeper whose clocks the test sets, and its lease table."""
 
     def __init__(
-        self,
-        table: LeaseTable,
-        clock: LeaseClock,
-        wakeup: WriteEvent,
-        monkeypatch: pytest.MonkeyPatch,
-        cutoffs: int,
+        self, table: LeaseTable, clock: LeaseClock, wakeup: WriteEvent, cutoffs: int
     ) -> None:
         self.table = table
         self.clock = clock
         self.ended: list[str] = []
-        monkeypatch.setattr(module, "monotonic", lambda: self.now)
         self.waited = 0.0
         self.main_waited = 0.0
         self.keeper = LeaseKeeper(
             table.lease(EXECUTOR_SLOT),
             wakeup,
             cutoffs=cutoffs,
-            on_end=self.ended.append,
+            clock=lambda: self.now,
             run_delay=lambda: lambda: self.waited,
             main_delay=lambda: lambda: self.main_waited,
         )
+        self.keeper.on_end = self.ended.append
         self.keeper.heartbeat()
 
     @property
@@ -84,19 +88,17 @@ class Bench:
 
 
 @pytest.fixture
-def bench(prefix: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    with open_bench(prefix, monkeypatch) as bench:
+def bench(prefix: str) -> Iterator[Bench]:
+    with open_bench(prefix) as bench:
         yield bench
 
 
 @contextlib.contextmanager
-def open_bench(
-    prefix: str, monkeypatch: pytest.MonkeyPatch, cutoffs: int = CUTOFFS
-) -> Iterator[Bench]:
+def open_bench(prefix: str, cutoffs: int = CUTOFFS) -> Iterator[Bench]:
     wakeup = WriteEvent()
     clock = LeaseClock()
     with LeaseTable.open(prefix, clock=clock) as table:
-        yield Bench(table, clock, wakeup, monkeypatch, cutoffs)
+        yield Bench(table, clock, wakeup, cutoffs)
     wakeup.close()
 
 
@@ -167,10 +169,8 @@ def test_repeated_failure_to_return_ends_the_mode(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("cutoffs", [1, 2, 5])
-def test_option_sets_how_many_cutoffs_end_the_mode(
-    prefix: str, monkeypatch: pytest.MonkeyPatch, cutoffs: int
-) -> None:
-    with open_bench(prefix, monkeypatch, cutoffs) as bench:
+def test_option_sets_how_many_cutoffs_end_the_mode(prefix: str, cutoffs: int) -> None:
+    with open_bench(prefix, cutoffs) as bench:
         for _ in range(cutoffs):
             assert not bench.ended
             bench.run(0.3)
@@ -398,3 +398,20 @@ def test_run_delay_grows_on_a_busy_processor() -> None:
     finally:
         delay.close()
     assert delay.read() == 0.0
+
+
+@given(st.integers(1, 6), st.lists(st.floats(0, 8), max_size=40))
+def test_limit_of_cutoffs_in_one_window_ends_the_mode(limit: int, pauses: list[float]) -> None:
+    counter = CutoffCounter(limit)
+    now = 0.0
+    times: list[float] = []
+    for pause in pauses:
+        now += pause
+        times.append(now)
+        recent = [time for time in times if time > now - CUTOFF_WINDOW]
+        assert counter.add(now) == (len(recent) >= limit)
+
+
+def test_rare_cutoffs_do_not_end_the_mode() -> None:
+    counter = CutoffCounter(2)
+    assert not any(counter.add(number * (CUTOFF_WINDOW + 1)) for number in range(1000))

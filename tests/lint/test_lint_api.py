@@ -4,10 +4,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import trio
 
 from rt import catalog
 from rt.buffer import BufferStore
+from rt.config import Config
 from rt.executor.actions import AsyncExecutor
 from rt.executor.report import Reporter
 from rt.executor.runner import ModeRunner
@@ -21,18 +21,15 @@ from rt.team.api import Mode
 async def given(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """The names that the executor gives to team code."""
     monkeypatch.setattr("threading.excepthook", None)
-    token = trio.lowlevel.current_trio_token()
     reporter = Reporter()
     keeper: Any = SimpleNamespace(restart=None)
     runner = ModeRunner(
         sync=SyncExecutor(reporter.report, str(tmp_path)),
-        actions=AsyncExecutor(token, reporter.report),
-        make_keeper=lambda _on_end: keeper,
-        token=token,
+        actions=AsyncExecutor(reporter.report),
+        keeper=keeper,
         store=BufferStore(catalog.load(), "", shared=False),
         device_names={},
-        time_limit=lambda _name: None,
-        exec_module="studentcode",
+        config=Config(),
         directory=tmp_path,
         reporter=reporter,
     )
