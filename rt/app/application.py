@@ -239,7 +239,8 @@ class Application(TaskOwner):
         address = self.config.control_addr
         peers = None if is_open(address) else DatagramPeers()
         verifying = VerifyingNode(
-            node,
+            node.host,
+            node.port,
             self.authenticator.keyring,
             required=self.authenticator.requires_key(address),
             peers=peers,

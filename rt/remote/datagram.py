@@ -9,7 +9,6 @@ import ipaddress
 import os
 import socket
 import struct
-from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
@@ -147,12 +146,7 @@ class DatagramNode:
             )
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_exc_info: object) -> None:
         if self._socket is not None:
             self._socket.close()
 
@@ -249,21 +243,16 @@ class DatagramNode:
             self.counters.received += 1
             return f"{host}:{port}".encode(), data
 
-    def recv_nowait(self) -> tuple[bytes, bytes]:
-        """Return a datagram that has already arrived, like `recv`.
-
-        Raises:
-            trio.WouldBlock: No datagram has arrived.
-            trio.ClosedResourceError: The node is not open.
-        """
+    def _recv_nowait(self) -> tuple[bytes, bytes] | None:
+        """Return a datagram that has already arrived, like `recv`, or None."""
         self._open()
         assert self._plain is not None
         try:
             data, (host, port) = self._plain.recvfrom(MAX_DATAGRAM)
         except OSError:
-            raise trio.WouldBlock from None  # `recv` handles a persistent error
+            return None  # `recv` handles a persistent error
         if self._filters_sources and (host, port) != self._target:
-            raise trio.WouldBlock
+            return None
         self.counters.received += 1
         return f"{host}:{port}".encode(), data
 

@@ -151,7 +151,10 @@ class SocketNode:
         try:
             for topic in self.subscriptions:
                 socket.subscribe(topic)
-            self.endpoints = self._bind(socket, self.bindings)
+            if self._authenticator is not None:
+                self.endpoints = self._authenticator.bind(socket, self.bindings)
+            else:
+                self.endpoints = tuple(map(socket.bind, self.bindings))
             for address in self.connections:
                 socket.connect(address)
         except BaseException:
@@ -161,66 +164,9 @@ class SocketNode:
         self.counters = socket.counters
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_exc_info: object) -> None:
         if self._socket is not None:
             self._socket.close()
-
-    def bind(self, address: str) -> str:
-        """Bind the open node to another address and return the actual one.
-
-        Raises:
-            InstanceBusyError: Another program uses the address.
-            ConfigError: The address is not one of this machine, or binding is not permitted.
-            trio.ClosedResourceError: The node is not open.
-        """
-        (endpoint,) = self._bind(self._open(), (address,))
-        self.bindings += (address,)
-        self.endpoints += (endpoint,)
-        return endpoint
-
-    def connect(self, address: str) -> None:
-        """Connect the open node to another address, which may be bound later.
-
-        Raises:
-            ConfigError: The address is invalid.
-            trio.ClosedResourceError: The node is not open.
-        """
-        self._open().connect(address)
-        self.connections += (address,)
-
-    def subscribe(self, topic: bytes | str) -> None:
-        """Subscribe to a topic prefix.
-
-        Raises:
-            LocalProtocolError: The node is not a SUB.
-            trio.ClosedResourceError: The node is not open.
-        """
-        self._subscriber().subscribe(_bytes(topic))
-        self.subscriptions += (_bytes(topic),)
-
-    def unsubscribe(self, topic: bytes | str) -> None:
-        """Unsubscribe from a topic prefix, if it is subscribed; queued messages are still received.
-
-        Raises:
-            LocalProtocolError: The node is not a SUB.
-            trio.ClosedResourceError: The node is not open.
-        """
-        socket = self._subscriber()
-        if _bytes(topic) in self.subscriptions:
-            socket.unsubscribe(_bytes(topic))
-            left = list(self.subscriptions)
-            left.remove(_bytes(topic))
-            self.subscriptions = tuple(left)
-
-    def _subscriber(self) -> Socket:
-        if self.socket_type != zmq.SUB:
-            raise LocalProtocolError("only a SUB node has subscriptions")
-        return self._open()
 
     async def send(self, peer: bytes, payload: bytes) -> None:
         """Send a payload to an identity or under a topic.
@@ -291,11 +237,6 @@ class SocketNode:
                 return frames[0], frames[1]
             self.counters.malformed += 1
         raise trio.WouldBlock
-
-    def _bind(self, socket: Socket, addresses: tuple[str, ...]) -> tuple[str, ...]:
-        if self._authenticator is not None:
-            return self._authenticator.bind(socket, addresses)
-        return tuple([socket.bind(address) for address in addresses])
 
     def _open(self) -> Socket:
         if self._socket is None:

@@ -7,7 +7,6 @@ Invariant: a peer gets at most `1 / BATCH_TIME` notifications a second, however 
 disconnect, and only if it has announced that it understands them.
 """
 
-import contextlib
 import errno
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
@@ -21,7 +20,7 @@ from rt.log.throttle import Throttle
 from rt.protocol import rpc
 from rt.remote.disconnects import Disconnects
 from rt.transport.counters import RouterCounters
-from rt.transport.monitor import CONNECTIONS, parse_connection_event
+from rt.transport.monitor import parse_event
 from rt.transport.zmq_socket import Socket
 
 RETURN_TIME = 1.0
@@ -35,6 +34,8 @@ LOG_INTERVAL = 1.0
 
 GONE_MAX = 1000
 """Maximum number of identities in one notification."""
+
+_CONNECTIONS = int(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
 
 
 class PeerTracker:
@@ -78,7 +79,7 @@ class PeerTracker:
         self._return_time = return_time
         self._takeovers = Throttle(burst=1, interval=LOG_INTERVAL, clock=trio.current_time)
         self._disconnects = {side: Disconnects(self._log_takeover) for side in (front, back)}
-        self._events = {side: side.monitor(CONNECTIONS) for side in (front, back)}
+        self._events = {side: side.monitor(_CONNECTIONS) for side in (front, back)}
         # The connection over which a peer has announced that it understands notifications; -1 for
         # stations and peers in this process.
         self._announced: dict[bytes, int] = {}
@@ -120,12 +121,14 @@ class PeerTracker:
     async def _watch(self, events: Socket, disconnects: Disconnects) -> None:
         """Remove the closed connections of one side."""
         while True:
-            states = dict([parse_connection_event(await events.recv())])
+            messages = [await events.recv()]
             # Read all events: a later one may say that another peer already uses the number.
-            with contextlib.suppress(trio.WouldBlock):
-                while True:
-                    states.update([parse_connection_event(events.recv_nowait())])
-            gone = disconnects.remove(number for number, is_open in states.items() if not is_open)
+            while events.has_message():
+                messages.append(events.recv_nowait())
+            newest = {number: event for event, number in map(parse_event, messages)}
+            gone = disconnects.remove(
+                number for number, event in newest.items() if event == zmq.EVENT_DISCONNECTED
+            )
             if gone:
                 self.report_gone(gone)
 

@@ -4,11 +4,9 @@
 I/O. Invariant: rejected datagrams are counted by reason and logged at most once a second.
 """
 
-import contextlib
 import math
 import secrets
-from types import TracebackType
-from typing import Self, get_args
+from typing import get_args
 
 import trio
 
@@ -58,11 +56,12 @@ session.
 """
 
 
-class VerifyingNode:
+class VerifyingNode(DatagramNode):
     """A bound node that passes on the payloads of datagrams with a valid signature of a station.
 
     Args:
-        node: Node that receives the datagrams; opened and closed with this node.
+        host: Address of the robot, as in `DatagramNode`.
+        port: Port of its control address.
         keyring: Keys of the stations; the caller refreshes it.
         required: Whether unsigned datagrams are dropped. Datagrams with an invalid signature
             always are.
@@ -76,16 +75,16 @@ class VerifyingNode:
 
     def __init__(
         self,
-        node: DatagramNode,
+        host: str,
+        port: int,
         keyring: Keyring,
         *,
         required: bool,
         peers: DatagramPeers | None = None,
     ) -> None:
+        super().__init__(host, port, bind=True)
         self.verdicts: dict[Verdict, int] = dict.fromkeys(get_args(Verdict), 0)
         self.required = required
-        self.counters = node.counters
-        self._node = node
         self._keyring = keyring
         self._peers = peers
         self._verifier = Verifier(b"\1" + secrets.token_bytes(SESSION_BYTES - 1))
@@ -93,37 +92,10 @@ class VerifyingNode:
         self._log = log.get_logger()
         self._drops = Throttle(burst=1, interval=LOG_INTERVAL, clock=trio.current_time)
 
-    @property
-    def routed(self) -> bool:
-        """False: datagrams do not pass a router."""
-        return False
-
-    @property
-    def display_address(self) -> str:
-        """The address as shown in messages."""
-        return self._node.display_address
-
-    async def __aenter__(self) -> Self:
-        await self._node.__aenter__()
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *exc_info: object) -> None:
         if self._peers is not None:
             self._peers.close()
-        await self._node.__aexit__(exc_type, exc, tb)
-
-    async def send(self, peer: bytes, payload: bytes) -> None:
-        """Send one unsigned datagram; see `DatagramNode.send`."""
-        await self._node.send(peer, payload)
-
-    async def post(self, peer: bytes, payload: bytes) -> None:
-        """Send one unsigned datagram like `send`."""
-        await self._node.post(peer, payload)
+        await super().__aexit__(*exc_info)
 
     def send_refusal_notice(self, source: bytes, refused: Refused) -> None:
         """Notify the source of a datagram that its gamepads are refused.
@@ -145,7 +117,7 @@ class VerifyingNode:
             if key is not None and payload:
                 payload = self._verifier.notice(key, source.sequence, payload)
         if payload:
-            self._node.send_nowait(source, payload)
+            self.send_nowait(source, payload)
 
     async def recv(self) -> tuple[bytes, bytes]:
         """Wait for an accepted datagram; return its `SourceAddress` and its payload.
@@ -161,10 +133,10 @@ class VerifyingNode:
             # is not emptied in time.
             received = self._recv_nowait() if left else None
             left = left - 1 if received else BURST
-            peer, datagram = received or await self._node.recv()
+            peer, datagram = received or await super().recv()
             checked = self._verifier.check(datagram, self._keyring.datagram_keys)
             if checked.verdict == "unsigned" and not self.required:
-                if self._peers is None or self._peers.admits(peer, self._node.kernel_socket):
+                if self._peers is None or self._peers.admits(peer, self.kernel_socket):
                     self.verdicts["obeyed"] += 1
                     self.verdicts["obeyed_unsigned"] += 1
                     return self._source(peer, datagram, checked), datagram
@@ -175,7 +147,7 @@ class VerifyingNode:
             if checked.verdict in _LOGGED_VERDICTS:
                 self._log_drop(checked, peer)
             if checked.answer and self._may_answer(checked.key_id, peer):
-                await self._node.send(peer, checked.answer)
+                await self.send(peer, checked.answer)
 
     def _source(self, peer: bytes, datagram: bytes, checked: Checked) -> SourceAddress:
         source = SourceAddress(peer)
@@ -184,11 +156,6 @@ class VerifyingNode:
             source.station = self._keyring.station_of_datagram(checked.key_id) or ""
             source.key_id, source.sequence = checked.key_id, checked.sequence
         return source
-
-    def _recv_nowait(self) -> tuple[bytes, bytes] | None:
-        with contextlib.suppress(trio.WouldBlock):
-            return self._node.recv_nowait()
-        return None
 
     def _may_answer(self, key_id: bytes, peer: bytes) -> bool:
         now = trio.current_time()

@@ -22,7 +22,6 @@ import secrets
 import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Self, cast
 
 import trio
@@ -141,7 +140,7 @@ class Socket:
         self._is_partial = False
         try:
             for option, value in {**DEFAULTS, **(options or {})}.items():
-                self._set(option, value)
+                self.set_option(option, value)
             self._fd = self._get(zmq.FD)
             timeout = self._get(zmq.SNDTIMEO)
         except BaseException:
@@ -152,12 +151,7 @@ class Socket:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_exc_info: object) -> None:
         self.close()
 
     @property
@@ -194,7 +188,7 @@ class Socket:
             ConfigError: The address is not one of this machine, or binding is not permitted.
         """
         try:
-            self._set(zmq.USE_FD, descriptor)
+            self.set_option(zmq.USE_FD, descriptor)
             self._socket.bind(address)
         except zmq.ZMQError as error:
             raise bind_error(address, error.errno, zmq.strerror(error.errno or 0)) from error
@@ -228,14 +222,14 @@ class Socket:
             }
             try:
                 if secured[zmq.CURVE_SERVER]:
-                    self._set(zmq.CURVE_SERVER, 0)
-                    self._set(zmq.ZAP_DOMAIN, FILE_DOMAIN)
+                    self.set_option(zmq.CURVE_SERVER, 0)
+                    self.set_option(zmq.ZAP_DOMAIN, FILE_DOMAIN)
                 for address in missing:
                     self.bind(address)
             finally:
                 if secured[zmq.CURVE_SERVER]:
-                    self._set(zmq.CURVE_SERVER, 1)
-                    self._set(zmq.ZAP_DOMAIN, bytes(secured[zmq.ZAP_DOMAIN]).rstrip(b"\0"))
+                    self.set_option(zmq.CURVE_SERVER, 1)
+                    self.set_option(zmq.ZAP_DOMAIN, bytes(secured[zmq.ZAP_DOMAIN]).rstrip(b"\0"))
         return missing
 
     def unbind(self, address: str) -> None:
@@ -257,7 +251,13 @@ class Socket:
         Raises:
             ConfigError: libzmq rejects the value.
         """
-        self._set(option, value)
+        try:
+            self._socket.setsockopt(option, value)
+        except (zmq.ZMQError, TypeError) as error:
+            name = zmq.SocketOption(option).name if option in set(zmq.SocketOption) else str(option)
+            raise ConfigError(
+                f"invalid value {value!r} of ZMQ option {name}: {error}", option=name
+            ) from error
 
     def connect(self, address: str) -> None:
         """Connect to an address, which may be bound later; reconnect when the connection is lost.
@@ -467,15 +467,6 @@ class Socket:
 
     def _get(self, option: int) -> int:
         return cast(int, self._socket.getsockopt(option))
-
-    def _set(self, option: int, value: int | bytes) -> None:
-        try:
-            self._socket.setsockopt(option, value)
-        except (zmq.ZMQError, TypeError) as error:
-            name = zmq.SocketOption(option).name if option in set(zmq.SocketOption) else str(option)
-            raise ConfigError(
-                f"invalid value {value!r} of ZMQ option {name}: {error}", option=name
-            ) from error
 
 
 def _source(part: zmq.Frame) -> int:

@@ -192,7 +192,8 @@ async def test_address_that_is_bound_later_requires_a_key(setup: Setup) -> None:
         authenticator=setup.authenticator,
     ) as node:
         before, setup.log = setup.log, node
-        later = f"tcp://127.0.0.1:{node.bind('tcp://*:*').rpartition(':')[2]}"
+        (endpoint,) = setup.authenticator.bind(node._open(), ["tcp://*:*"])
+        later = f"tcp://127.0.0.1:{endpoint.rpartition(':')[2]}"
         for bundle in (None, key):
             options = curve_options(bundle) if bundle else {}
             listener = SocketNode(

@@ -337,15 +337,12 @@ class Inbox:
 
     def __init__(self, folder: Path) -> None:
         self.node = VerifyingNode(
-            DatagramNode("127.0.0.1", 0, bind=True),
-            Keyring(folder / "keys"),
-            required=False,
-            peers=DatagramPeers(),
+            "127.0.0.1", 0, Keyring(folder / "keys"), required=False, peers=DatagramPeers()
         )
 
     @property
     def port(self) -> int:
-        return self.node._node.port
+        return self.node.port
 
     async def wait_until_dropped(self, count: int) -> None:
         """Receive until a number of datagrams was dropped; fail at an accepted one."""

@@ -63,15 +63,13 @@ async def test_report_counts_datagrams(tmp_path: Path) -> None:
     access, logs = made(tmp_path, bind="0.0.0.0")
     assert [entry["stations"] for entry in logs if "stations" in entry] == [["blue"]]
     assert access.report().datagrams == {}
-    node = VerifyingNode(
-        DatagramNode("127.0.0.1", 0, bind=True), access._authenticator.keyring, required=True
-    )
+    node = VerifyingNode("127.0.0.1", 0, access._authenticator.keyring, required=True)
     service = Service(node, Handler())
     access.watch(service)
     with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
             await nursery.start(service.run)
-            async with DatagramNode("127.0.0.1", node._node.port, bind=False) as air:
+            async with DatagramNode("127.0.0.1", node.port, bind=False) as air:
                 await air.send(b"", b"plain")
                 while not access.report().datagrams["unsigned"]:  # noqa: ASYNC110 - a counter
                     await trio.sleep(0.01)

@@ -37,7 +37,7 @@ class Served:
 
     @property
     def port(self) -> int:
-        return self.node._node.port
+        return self.node.port
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait for a condition on the broker's state."""
@@ -86,7 +86,7 @@ async def served(tmp_path: Path, nursery: trio.Nursery) -> Served:
     feed = GamepadFeed(BufferStore(catalog.load(), "", shared=False))
     broker = Broker(Config(), feed, dict, state=tmp_path / "state", directory=tmp_path)
     ring = Keyring(tmp_path / "keys")
-    node = VerifyingNode(DatagramNode("127.0.0.1", 0, bind=True), ring, required=False)
+    node = VerifyingNode("127.0.0.1", 0, ring, required=False)
     controls = Controls(broker)
     await nursery.start(Service(node, controls).run)
     controls.answer_through(node)
@@ -146,9 +146,7 @@ async def test_forged_sources_draw_a_bounded_number_of_notices(
     feed = GamepadFeed(BufferStore(catalog.load(), "", shared=False))
     feed.feed({0: NEUTRAL}, sender=Sender(key="blue", line="blue"))
     controls = Controls(Broker(Config(), feed, dict, state=tmp_path / "state", directory=tmp_path))
-    node = VerifyingNode(
-        DatagramNode("127.0.0.1", 0, bind=True), Keyring(tmp_path / "keys"), required=False
-    )
+    node = VerifyingNode("127.0.0.1", 0, Keyring(tmp_path / "keys"), required=False)
     controls.answer_through(node)
     notified: list[bytes] = []
     monkeypatch.setattr(node, "send_refusal_notice", lambda source, _: notified.append(source))

@@ -28,13 +28,9 @@ def ring(tmp_path: Path) -> Keyring:
 
 @pytest.fixture
 async def robot(ring: Keyring) -> AsyncIterator[VerifyingNode]:
-    node = VerifyingNode(DatagramNode("127.0.0.1", 0, bind=True), ring, required=True)
+    node = VerifyingNode("127.0.0.1", 0, ring, required=True)
     async with node:
         yield node
-
-
-def port(node: VerifyingNode) -> int:
-    return node._node.port
 
 
 async def verdict(node: VerifyingNode, name: str, count: int = 1) -> None:
@@ -48,10 +44,10 @@ async def test_station_drives_after_the_first_answer(ring: Keyring) -> None:
     key = ring.new("blue")
     ring.refresh()
     sticks = Sticks()
-    node = VerifyingNode(DatagramNode("127.0.0.1", 0, bind=True), ring, required=True)
+    node = VerifyingNode("127.0.0.1", 0, ring, required=True)
     async with trio.open_nursery() as nursery:
         await nursery.start(Service(node, sticks).run)
-        async with Client(StationNode("127.0.0.1", port(node), key)) as station:
+        async with Client(StationNode("127.0.0.1", node.port, key)) as station:
             with trio.fail_after(30):
                 number = 0
                 while len(sticks.seen) < 3:
@@ -79,7 +75,7 @@ async def test_invalid_and_replayed_datagrams_are_dropped_and_counted(
         robot._log = structlog.get_logger()
         async with (
             trio.open_nursery() as nursery,
-            DatagramNode("127.0.0.1", port(robot), bind=False) as air,
+            DatagramNode("127.0.0.1", robot.port, bind=False) as air,
         ):
             nursery.start_soon(obey)
             signer = Signer(key.datagram)
@@ -117,8 +113,8 @@ async def test_invalid_and_replayed_datagrams_are_dropped_and_counted(
 async def test_invalid_signature_is_refused_even_without_required_keys(ring: Keyring) -> None:
     key = ring.new("blue")
     ring.refresh()
-    node = VerifyingNode(DatagramNode("127.0.0.1", 0, bind=True), ring, required=False)
-    async with node, DatagramNode("127.0.0.1", port(node), bind=False) as air:
+    node = VerifyingNode("127.0.0.1", 0, ring, required=False)
+    async with node, DatagramNode("127.0.0.1", node.port, bind=False) as air:
         with trio.fail_after(30):
             await air.send(b"", b"plain")
             assert (await node.recv())[1] == b"plain"
@@ -134,7 +130,7 @@ async def test_answers_to_one_address_are_rate_limited(ring: Keyring, robot: Ver
     ring.refresh()
     async with (
         trio.open_nursery() as nursery,
-        DatagramNode("127.0.0.1", port(robot), bind=False) as air,
+        DatagramNode("127.0.0.1", robot.port, bind=False) as air,
     ):
         nursery.start_soon(robot.recv)
         signer = Signer(key.datagram)
@@ -162,7 +158,7 @@ async def test_flood_is_read_in_bursts_and_hides_no_station(
     signer = Signer(key.datagram)
     signer.session = robot._verifier._session
     async with (
-        DatagramNode("127.0.0.1", port(robot), bind=False) as air,
+        DatagramNode("127.0.0.1", robot.port, bind=False) as air,
         trio.open_nursery() as nursery,
     ):
         for _ in range(2):

@@ -264,7 +264,7 @@ except ConnectionError:
     ):
         assert await as_another(program, name) == "b''"
         async with SocketNode(zmq.SUB, connections=[f"ipc://@{name}"], context=context) as own:
-            own.subscribe(b"")
+            own._open().subscribe(b"")
             await trio.lowlevel.checkpoint()
     context.destroy(linger=0)
 
@@ -686,7 +686,7 @@ async def test_last_message_arrives_after_shutdown(tmp_path: Path) -> None:
             )
             async with SocketNode(zmq.SUB, subscriptions=[b""], context=elsewhere) as listener:
                 async with log:
-                    listener.connect(log.endpoints[0])
+                    listener._open().connect(log.endpoints[0])
                     is_connected = False
                     while not is_connected:
                         await log.send(b"info", b"early")
