@@ -1,17 +1,14 @@
 """The `rt call METHOD [ARGS]` command: one remote call to the service that has the method."""
 
-import contextlib
 import json
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import click
 
 from rt.client import completers, connection, methods
 from rt.client.options import Loader, click_options, timeout_option
-from rt.client.stopping import StopTarget, find_target
-from rt.client.target import RemoteTarget, target_options
+from rt.client.target import RemoteTarget, find_stop_target, target_options
 from rt.errors import RemoteCallError
 
 HELP = """\
@@ -93,43 +90,34 @@ def command(  # noqa: PLR0917 - click passes them by name
         click.echo("\n".join(lines))
 
     async def call(robot: connection.Connection) -> Any:
+        values: list[Any] = []
         if short in _STOP_METHODS and not args and wanted in {None, _STOP_METHODS[short]}:
             address = _STOP_METHODS[short]
-            if short == "estop":
-                return await _estop(robot, address, [])
-            return await robot.client.issue_call(short, address=address, timeout=timeout)
-        services = await _describe(robot, wanted)
-        address = methods.find(services, short, wanted)
-        methods.require_count(short, services[address][short], len(args))
-        values = methods.values(short, services[address][short], args)
+        else:
+            services = await _describe(robot, wanted)
+            address = methods.find(services, short, wanted)
+            methods.require_count(short, services[address][short], len(args))
+            values = methods.values(short, services[address][short], args)
         if short == "estop":
             return await _estop(robot, address, values)
-        with _simplified_errors():
+        try:
             return await robot.client.issue_call(short, *values, address=address, timeout=timeout)
+        except RemoteCallError as error:
+            plain = methods.simplify_type_error(error.message)
+            raise RemoteCallError(plain, **error.context) from error
 
     if helping or listing or not method:
         connection.run(loaded().config, show, remote=remote)
     else:
-        target = (
-            find_target(loaded, is_here=remote is None)
+        config, problem = (
+            find_stop_target(loaded, is_here=remote is None)
             if short in _STOP_METHODS
-            else StopTarget(loaded().config)
+            else (loaded().config, "")
         )
-        _print(short, connection.run(target.config, call, remote=remote))
-        if target.problem:
-            robot = f"robot {target.config.instance!r}" if remote is None else "robot"
-            click.echo(f"rt: {target.problem}; {short} was sent to the {robot} anyway", err=True)
-
-
-@contextlib.contextmanager
-def _simplified_errors() -> Iterator[None]:
-    """Rewrite type errors of a service in plain words."""
-    try:
-        yield
-    except RemoteCallError as error:
-        raise RemoteCallError(
-            methods.simplify_type_error(error.message), **error.context
-        ) from error
+        _print(short, connection.run(config, call, remote=remote))
+        if problem:
+            robot = f"robot {config.instance!r}" if remote is None else "robot"
+            click.echo(f"rt: {problem}; {short} was sent to the {robot} anyway", err=True)
 
 
 async def _describe(robot: connection.Connection, wanted: str | None) -> dict[str, dict[str, Any]]:

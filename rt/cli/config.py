@@ -7,7 +7,7 @@ import click
 
 from rt import config
 from rt.client import completers
-from rt.client.options import click_options, text_of
+from rt.client.options import click_options, json_option, text_of
 from rt.terminal.console import console
 
 HELP = """\
@@ -49,9 +49,7 @@ class _Config(click.Command):
 
 @click.command(cls=_Config, help=HELP)
 @click.argument("names", nargs=-1, metavar="[OPTION]...", shell_complete=completers.options)
-@click.option(
-    "--json", "as_json", is_flag=True, help="Print value and origin of each option as JSON."
-)
+@json_option("Print value and origin of each option as JSON.")
 @click_options()
 def command(names: tuple[str, ...], as_json: bool, loaded: config.Loaded) -> None:
     """Show the options, their values and the origins of the values."""

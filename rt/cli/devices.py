@@ -10,7 +10,7 @@ import trio
 from rt.catalog.names import RESTART_HINT, not_connected
 from rt.client import completers, connection
 from rt.client.device import Devices
-from rt.client.options import click_options
+from rt.client.options import click_options, json_option
 from rt.config import Loaded
 from rt.errors import RemoteCallError
 from rt.terminal import table
@@ -48,7 +48,7 @@ rt devices left_motor --json | jq '.[0].values'
 
 @click.command(help=HELP)
 @click.argument("wanted", nargs=-1, metavar="[UID]...", shell_complete=completers.devices)
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON list and exit.")
+@json_option("Print a JSON list and exit.")
 @click.option(
     "--watch/--once",
     default=None,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from rt.client import completers
-from rt.client.options import click_options
+from rt.client.options import click_options, json_option
 from rt.config import Config, Loaded
 from rt.errors import ConfigError
 from rt.terminal.console import console
@@ -19,9 +19,7 @@ _DOCTOR_FAILED = 2
 
 
 @click.command(short_help="Check this machine and the team's code.")
-@click.option(
-    "--json", "as_json", is_flag=True, help="Print id, status, fact and remedy as a JSON list."
-)
+@json_option("Print id, status, fact and remedy as a JSON list.")
 @click.option(
     "--only",
     multiple=True,

@@ -8,7 +8,7 @@ import click
 
 from rt.access.key_directory import BUNDLE_SUFFIX, find_project, key_directory
 from rt.access.keyring import Keyring
-from rt.client.options import click_options
+from rt.client.options import click_options, json_option
 from rt.config import Loaded, nearest
 from rt.errors import ConfigError
 
@@ -66,12 +66,7 @@ def new(loaded: Loaded, name: str, output: str | None) -> None:
 
 
 @command.command("list")
-@click.option(
-    "--json",
-    "as_json",
-    is_flag=True,
-    help="Print name, public key and time of creation as a JSON list.",
-)
+@json_option("Print name, public key and time of creation as a JSON list.")
 @click_options("instance", "keys_dir")
 def list_keys(loaded: Loaded, as_json: bool) -> None:
     """List the stations that have a key."""

@@ -8,7 +8,7 @@ import click
 import msgspec
 import trio
 
-from rt.client.options import click_options
+from rt.client.options import click_options, json_option
 from rt.config import Loaded
 
 HELP = """\
@@ -28,12 +28,7 @@ Exit status:
 
 @click.command(help=HELP)
 @click.argument("paths", nargs=-1, metavar="[PATH]...", type=click.Path())
-@click.option(
-    "--json",
-    "as_json",
-    is_flag=True,
-    help="Print a JSON list of records in pylint's format.",
-)
+@json_option("Print a JSON list of records in pylint's format.")
 @click.option("--list", "listing", is_flag=True, help="List rt's own checks.")
 @click_options("dev_catalog", "dev_name", "exec_module", "exec_timeout")
 def command(loaded: Loaded, paths: tuple[str, ...], as_json: bool, listing: bool) -> int:

@@ -17,7 +17,7 @@ import trio
 import zmq
 
 from rt import log
-from rt.client.options import click_options
+from rt.client.options import click_options, json_option
 from rt.client.target import RemoteTarget, target_options
 from rt.config import Loaded
 from rt.errors import ConfigError
@@ -77,7 +77,7 @@ def _since(_context: click.Context, _param: click.Parameter, value: str | None) 
     metavar="WHEN",
     help="Begin with past events: from 30s, 10m, 2h or 1d ago, from 14:05, or from a date.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print each event as a JSON object.")
+@json_option("Print each event as a JSON object.")
 @click.option("--no-follow", is_flag=True, help="Print the robot's log file and exit.")
 @target_options
 @click_options("instance")

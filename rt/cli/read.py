@@ -8,7 +8,7 @@ import trio
 
 from rt.client import completers, connection
 from rt.client.device import UID_HELP, Device, Devices
-from rt.client.options import click_options, timeout_option
+from rt.client.options import click_options, json_option, timeout_option
 from rt.config import Loaded
 from rt.errors import DeviceError
 from rt.terminal.output import as_text
@@ -29,7 +29,7 @@ rt read left_motor enc_pos --json | jq .values.enc_pos
 @click.command(help=HELP)
 @click.argument("uid", shell_complete=completers.devices)
 @click.argument("params", nargs=-1, metavar="[PARAM]...", shell_complete=completers.readable)
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
+@json_option("Print a JSON object.")
 @timeout_option(1.0, "Time to wait for the values.")
 @click_options("instance")
 def command(

@@ -16,7 +16,7 @@ import trio
 
 from rt.client import completers, connection
 from rt.client.device import ASK_TIMEOUT, UID_HELP, Device, Devices
-from rt.client.options import click_options
+from rt.client.options import click_options, json_option
 from rt.config import Loaded
 from rt.errors import DeviceError, RuntimeBaseException
 from rt.protocol.message import INTERVAL_MAX
@@ -56,7 +56,7 @@ rt subscribe bumper --json --count 10
 @click.option(
     "--count", type=Number(1, whole=True), metavar="NUMBER", help="Exit after this number of lines."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print each line as a JSON object.")
+@json_option("Print each line as a JSON object.")
 @click_options("instance")
 def command(  # noqa: PLR0917 - click passes them by name
     loaded: Loaded,

@@ -179,29 +179,26 @@ def parse_settings(device: Device, settings: Sequence[str]) -> dict[str, Any]:
         param = next((each for each in device.peripheral.params if each.name == name), None)
         if param is None:
             raise unknown_parameter(device.peripheral, name)
+        if not param.writeable:
+            type_name = device.peripheral.name
+            writeable = [each.name for each in device.peripheral.params if each.writeable]
+            hint = (
+                f"writeable parameters: {listed(writeable)}"
+                if writeable
+                else f"{type_name} has no writeable parameter"
+            )
+            owner = type_name if device.name == str(device.uid) else device.name
+            raise DeviceError(f"{owner}.{name} is read-only; {hint}", setting=text)
         try:
-            if not param.writeable:
-                writeable = [each.name for each in device.peripheral.params if each.writeable]
-                type_name = device.peripheral.name
-                hint = (
-                    f"; writeable parameters: {listed(writeable)}"
-                    if writeable
-                    else f"; {type_name} has no writeable parameter"
-                )
-                owner = type_name if device.name == str(device.uid) else device.name
-                raise DeviceError(f"{owner}.{name} is read-only{hint}", setting=text)
             values[name] = json.loads(value)
-            if isinstance(values[name], str):
-                raise DeviceError(
-                    f"{text!r}: the value must be a number, true or false", setting=text
-                )
+        except json.JSONDecodeError:
+            values[name] = value
+        if isinstance(values[name], str):
+            raise DeviceError(f"{text!r}: the value must be a number, true or false", setting=text)
+        try:
             pack_value(param, values[name], limited=True)
         except TextFormatError as error:
             raise DeviceError(f"{text!r}: {error}", setting=text) from None
-        except json.JSONDecodeError:
-            raise DeviceError(
-                f"{text!r}: the value must be a number, true or false", setting=text
-            ) from None
     return values
 
 

@@ -107,6 +107,11 @@ def click_options(
     return decorate
 
 
+def json_option(text: str) -> Callable[[Function], Function]:
+    """Return the flag `--json` with a help text; the command receives `as_json`."""
+    return click.option("--json", "as_json", is_flag=True, help=text)
+
+
 def timeout_option(
     default: float, text: str, most: float = math.inf
 ) -> Callable[[Function], Function]:

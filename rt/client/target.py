@@ -1,4 +1,4 @@
-"""The flags `--robot` and `--key`, for commands that reach a robot on another machine."""
+"""The robot that a command reaches: the flags `--robot` and `--key`, and the robot to stop."""
 
 import functools
 from collections.abc import Callable
@@ -9,7 +9,10 @@ import click
 import msgspec
 
 from rt.access.bundle import Bundle
+from rt.client.options import Loader
+from rt.config import Config
 from rt.errors import ConfigError
+from rt.instance import Instance, running
 
 Function = Callable[..., Any]
 
@@ -83,3 +86,40 @@ def target_options(function: Function) -> Function:
 
 
 _COMMAND_LINE = click.core.ParameterSource.COMMANDLINE
+
+
+def find_stop_target(load: Loader, *, is_here: bool) -> tuple[Config, str]:
+    """Return the robot to stop, which is found even if the options are invalid.
+
+    If they are, only the flags and RT_INSTANCE count. If no robot of that name runs and exactly one
+    other does, it is the target, unless a flag gave the name.
+
+    Args:
+        load: Loads the options.
+        is_here: Whether the robot runs on this computer.
+
+    Returns:
+        The options, which name the robot, and what is wrong with the user's options, to be reported
+        after the call, or an empty text.
+
+    Raises:
+        ConfigError: A flag is invalid.
+    """
+    problem = ""
+    try:
+        loaded = load()
+        loaded.config.resolved(Instance.locate(loaded.config.instance).directory)
+    except ConfigError as error:
+        problem = error.message
+        loaded = load(only_flags=True)
+    config = loaded.config
+    if (
+        is_here
+        and loaded.origins["instance"] != "--instance"
+        and Instance.locate(config.instance).holder() is None
+    ):
+        robots = running()
+        if len(robots) == 1:
+            problem = problem or f"no robot runs as {config.instance!r}"
+            config = msgspec.structs.replace(config, instance=robots[0])
+    return config, problem

@@ -19,8 +19,7 @@ import trio
 from rt import log
 from rt.errors import ProcessStateError
 from rt.process import group
-from rt.process.attend import attend
-from rt.process.output import LOG, LineSplitter, OnLine, log_line
+from rt.process.output import LineSplitter, OnLine, log_line
 from rt.process.spawn import spawn
 
 _CHUNK = 8192
@@ -113,7 +112,7 @@ class CommandProcess:
         self._starting = True
         pipe = None if self._on_line is None else subprocess.PIPE
         with contextlib.ExitStack() as stack:
-            process, events = await spawn(
+            process, streams = await spawn(
                 self._command,
                 stack,
                 message=self._message,
@@ -126,11 +125,7 @@ class CommandProcess:
             )
             self._process = process
             self._stack = stack.pop_all()
-        if events is not None:
-            self._streams.append((events, LOG, LineSplitter()))
-        for stream, name in ((process.stdout, "stdout"), (process.stderr, "stderr")):
-            if stream is not None:
-                self._streams.append((stream, name, LineSplitter()))
+        self._streams = [(stream, name, LineSplitter()) for name, stream in streams.items()]
 
     async def wait(self) -> int:
         """Wait until the process has exited and its session is empty; return `returncode`.
@@ -187,12 +182,9 @@ class CommandProcess:
         def on_exit() -> None:
             self._returncode = _peek(process.pid)
 
-        readers = [
-            functools.partial(self._read, stream, name, splitter)
-            for stream, name, splitter in self._streams
-        ]
+        readers = [functools.partial(self._read, *each) for each in self._streams]
         try:
-            await attend(
+            await group.attend(
                 process, readers, on_exit=on_exit, logger=log.get_logger(process=self.name)
             )
         except BaseExceptionGroup as errors:

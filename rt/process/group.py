@@ -1,18 +1,25 @@
-"""Signals to a child's process group, and the end of all processes below a child.
+"""A child and the processes below it: its output, signals to its group, and the end of all of them.
 
 Invariant: a child leads its group and its session, so its pid is the number of both. Signals go to
 this number only while the child has not been reaped, because until then the kernel assigns the
-number to no other process.
+number to no other process. The session is killed before the child is reaped.
 """
 
 import contextlib
 import os
 import signal
+from collections.abc import Awaitable, Callable, Iterable
 
 import trio
 
 from rt import log
 from rt.process import orphans
+
+DRAIN_TIMEOUT = 0.5
+"""How long output is read after the exit (s); another process may hold the pipes open."""
+
+Reader = Callable[[], Awaitable[None]]
+"""Reads one stream of a process until its end."""
 
 _KILL_TIMEOUT = 0.3
 
@@ -27,6 +34,44 @@ def signal_group(leader: int, signum: signal.Signals) -> None:
         os.killpg(leader, signum)
         if signum not in (signal.SIGKILL, signal.SIGSTOP):
             os.killpg(leader, signal.SIGCONT)
+
+
+async def attend(
+    process: trio.Process,
+    readers: Iterable[Reader],
+    *,
+    on_exit: Callable[[], None],
+    logger: log.Logger,
+) -> None:
+    """Read the output of a process until it exits, and kill what remains of its session.
+
+    The process is not reaped; the caller does that afterwards. A checkpoint. A cancel stops the
+    readers and leaves the process as it is.
+
+    Args:
+        process: The leader of its session.
+        readers: Run until they return, or until `DRAIN_TIMEOUT` after the exit.
+        on_exit: Called as soon as the process has exited. From then on the caller may not signal
+            its group.
+        logger: Logs how many processes remained.
+
+    Raises:
+        ExceptionGroup: A reader failed.
+        OSError: No file descriptor is available.
+    """
+    pidfd = os.pidfd_open(process.pid)
+    try:
+        async with trio.open_nursery() as nursery:
+            for reader in readers:
+                nursery.start_soon(reader)
+            await trio.lowlevel.wait_readable(pidfd)
+            on_exit()
+            if remaining := await kill_remaining(process.pid):
+                logger.warning("killed processes that a process left behind", processes=remaining)
+            nursery.cancel_scope.deadline = trio.current_time() + DRAIN_TIMEOUT
+    finally:
+        trio.lowlevel.notify_closing(pidfd)
+        os.close(pidfd)
 
 
 async def kill_remaining(leader: int) -> int:

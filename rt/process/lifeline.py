@@ -79,27 +79,24 @@ def arm(end: socket.socket, group: int) -> None:
 
 
 class Lifeline:
-    """The child's end of a lifeline."""
+    """The child's end of a lifeline.
 
-    def __init__(self, end: socket.socket) -> None:
-        self._socket = end
-        self._spare = -1
+    Args:
+        fd: The descriptor that this process was started with; it becomes close-on-exec.
 
-    @classmethod
-    def adopt(cls, fd: int) -> "Lifeline":
-        """Take over the descriptor that this process was started with, and make it close-on-exec.
+    Raises:
+        LocalProtocolError: The descriptor is not a socket.
+    """
 
-        Raises:
-            LocalProtocolError: The descriptor is not a socket.
-        """
+    def __init__(self, fd: int) -> None:
         try:
-            end = socket.socket(fileno=fd)
+            self._socket = socket.socket(fileno=fd)
         except OSError as error:
             raise LocalProtocolError(
                 f"file descriptor {fd} is not a lifeline: {error.strerror}", fd=fd
             ) from None
-        end.set_inheritable(False)
-        return cls(end)
+        self._socket.set_inheritable(False)
+        self._spare = -1
 
     def fileno(self) -> int:
         """Return the descriptor, which is readable when the parent has died."""

@@ -13,6 +13,9 @@ import trio
 VARIABLE = "RT_LOG_FD"
 """The environment variable with the number of the child's end."""
 
+LOG = "log"
+"""The name of the stream with a child's log events."""
+
 PIPE_BYTES = 1 << 20
 """Capacity of a pipe with a child's output (bytes): a burst of a few thousand log lines."""
 

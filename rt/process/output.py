@@ -18,6 +18,7 @@ from rt import log
 from rt.log import attribution
 from rt.log.budget import Budget, Rate
 from rt.log.throttle import Bucket, Throttle
+from rt.process.logpipe import LOG
 from rt.protocol.dump import DumpReader, Frame
 from rt.protocol.logevent import CUT_MARKER, decode_line
 
@@ -26,9 +27,6 @@ MAX_LINE = 65536
 
 TAIL = 16384
 """How much of the end of the output is kept (bytes), all streams together in reading order."""
-
-LOG = "log"
-"""The name of the stream with a child's log events."""
 
 READ_BURST: Final = 1 << 21
 READ_RATE: Final = 4e6

@@ -16,8 +16,8 @@ from typing import NamedTuple
 import trio
 
 from rt.process.lifeline import CHANNEL, LIFELINE, arm, open_lifeline
+from rt.process.logpipe import LOG, enlarge, open_log_pipe
 from rt.process.logpipe import VARIABLE as LOG_VARIABLE
-from rt.process.logpipe import enlarge, open_log_pipe
 from rt.process.notify import FD_VARIABLE, VARIABLE
 from rt.process.orphans import open_process
 
@@ -38,11 +38,11 @@ class Spawned(NamedTuple):
 
     Attributes:
         process: The leader of its own session.
-        events: The read end of its log pipe, or None.
+        streams: Its output by name: ``stdout``, ``stderr`` and `LOG`, as far as they are pipes.
     """
 
     process: trio.Process
-    events: trio.abc.ReceiveStream | None
+    streams: dict[str, trio.abc.ReceiveStream]
 
 
 def child_command(role: str) -> tuple[str, ...]:
@@ -95,10 +95,11 @@ async def spawn(
     fds = {LIFELINE: theirs.fileno()} | ({} if channel is None else {CHANNEL: channel.fileno()})
     variables = {**inherited(), **(env or {})}
     passed = [*pass_fds, *fds.values()]
-    events: trio.lowlevel.FdStream | None = None
+    streams: dict[str, trio.abc.ReceiveStream] = {}
     with theirs, contextlib.ExitStack() as inherited_fds:
         if own_program and log_pipe:
             events, log_fd = open_log_pipe()
+            streams[LOG] = events
             inherited_fds.callback(os.close, log_fd)
             stack.callback(events.close)
             variables[LOG_VARIABLE] = str(log_fd)
@@ -114,13 +115,15 @@ async def spawn(
                 start_new_session=True,
                 pass_fds=passed,
             )
-        for stream in (process.stdout, process.stderr):
+        for name, stream in (("stdout", process.stdout), ("stderr", process.stderr)):
+            if stream is not None:
+                streams[name] = stream
             if isinstance(stream, trio.lowlevel.FdStream):
                 enlarge(stream.fileno())
         if not own_program:
             with contextlib.suppress(OSError):  # the process has already exited
                 arm(theirs, process.pid)
-    return Spawned(process, events)
+    return Spawned(process, streams)
 
 
 def _fill_in(argument: str, fds: Mapping[str, int]) -> str:

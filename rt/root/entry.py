@@ -42,12 +42,12 @@ def main(arguments: list[str]) -> int:
     if role == "lint":
         from rt.lint import child as lint
 
-        return lint.main(Lifeline.adopt(int(fds[0])))
+        return lint.main(Lifeline(int(fds[0])))
     # The supervisor sends SIGABRT to a silent child; then the traceback is in its output.
     faulthandler.enable()
     log.configure(fmt="json", stream=log_pipe, app=role, pid=os.getpid())
     try:
-        return _run_role(role, Lifeline.adopt(int(fds[0])), log_pipe, *map(int, fds[1:]))
+        return _run_role(role, Lifeline(int(fds[0])), log_pipe, *map(int, fds[1:]))
     except BaseException as error:  # noqa: BLE001 - the process ends here
         return exit_code(error, f"{role} process failed")
 

@@ -15,7 +15,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import trio
@@ -25,9 +25,8 @@ from rt.instance.stale_files import ENV_DIRECTORY
 from rt.limits import explain
 from rt.log.throttle import Throttle
 from rt.process import group
-from rt.process.attend import attend
-from rt.process.notify import Channel, Listener
-from rt.process.output import LOG, OnLine, Output, log_line
+from rt.process.notify import Channel, Listener, Receiver
+from rt.process.output import OnLine, Output, log_line
 from rt.process.spawn import spawn
 from rt.protocol.notify import Notice
 from rt.supervisor.machine import Machine
@@ -98,10 +97,10 @@ class Child:
         self._jitter = jitter
         self._machine = Machine(spec)
         self._timers: dict[Timer, float] = {}
-        self._timers_changed = trio.Event()
+        self._timers_changed = trio.lowlevel.ParkingLot()
         self._status_changed = trio.lowlevel.ParkingLot()
         self._nursery: trio.Nursery | None = None
-        self._listener: Channel | Listener | None = None
+        self._listener: Receiver | None = None
         self._pid: int | None = None
         # The pid while the process may be signalled, which is until it exits.
         self._leader: int | None = None
@@ -138,8 +137,7 @@ class Child:
                 self._started.set()
                 while not (self._machine.closed and self._machine.state in AT_REST):
                     with trio.move_on_at(min(self._timers.values(), default=math.inf)):
-                        await self._timers_changed.wait()
-                    self._timers_changed = trio.Event()
+                        await self._timers_changed.park()
                     self._expire_timers()
         finally:
             self.finished.set()
@@ -149,7 +147,7 @@ class Child:
         """Handle an event and carry out its effects, without a checkpoint."""
         for effect in self._machine.handle(event, trio.current_time(), self._jitter()):
             self._perform(effect)
-        self._timers_changed.set()
+        self._timers_changed.unpark_all()
 
     def kill_process(self, pid: int) -> None:
         """Kill a process of this child and its group, unless it has ended.
@@ -226,7 +224,7 @@ class Child:
         started = trio.current_time()
         path = self._directory / f"notify-{self.spec.name}.sock"
         try:
-            listener: Channel | Listener = Channel() if self.spec.has_lifeline else Listener(path)
+            listener: Receiver = Channel() if self.spec.has_lifeline else Listener(path)
             stack.enter_context(listener)
             channel = self._open_channel(stack)
         except OSError as error:
@@ -234,7 +232,7 @@ class Child:
             return SpawnFailed(errno.EAGAIN, f"{explain(error)}: {path}")
         try:
             spec = self.spec
-            process, events = await spawn(
+            process, streams = await spawn(
                 spec.command,
                 stack,
                 message=spec.message,
@@ -259,7 +257,10 @@ class Child:
             self.feed(Spawned())
             if not self.spec.notify:
                 self.feed(Ready())
-            returncode = await self._attend(process, listener, output, events)
+            readers = [
+                functools.partial(output.drain, stream, name) for name, stream in streams.items()
+            ]
+            returncode = await self._attend(process, listener, readers)
         except BaseException:
             self._leader = None
             await group.kill_tree(process)
@@ -307,26 +308,16 @@ class Child:
             self._timers[timer] = trio.current_time() + (seconds or 0.0)
 
     async def _attend(
-        self,
-        process: trio.Process,
-        listener: Channel | Listener,
-        output: Output,
-        events: trio.abc.ReceiveStream | None,
+        self, process: trio.Process, listener: Receiver, readers: Iterable[group.Reader]
     ) -> int:
         def on_exit() -> None:
             self._leader = None
 
-        streams = [(process.stdout, "stdout"), (process.stderr, "stderr"), (events, LOG)]
-        readers = [
-            functools.partial(output.drain, stream, name)
-            for stream, name in streams
-            if stream is not None
-        ]
         self._listener = listener
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(listener.receive_all, self._handle_notice)
-                await attend(process, readers, on_exit=on_exit, logger=self._log)
+                await group.attend(process, readers, on_exit=on_exit, logger=self._log)
                 nursery.cancel_scope.cancel("the process has exited")
             returncode = await process.wait()
             while (notice := listener.receive_nowait()) is not None:

@@ -85,6 +85,7 @@ class Machine:
         cause: Why the process is being stopped; empty if it was not asked to stop.
         restarts: How many restarts there were, without planned ones.
         planned: Whether the process is being stopped for a planned restart.
+        closed: Whether the child is never started again.
     """
 
     def __init__(self, policy: Policy) -> None:
@@ -93,19 +94,14 @@ class Machine:
         self.cause = ""
         self.restarts = 0
         self.planned = False
+        self.closed = False
         self._policy = policy
         self._attempts = 0
         self._exit_times: deque[float] = deque()
         self._wanted = False
         self._restart_requested = False
         self._kill_pending = False
-        self._closed = False
         self._spawned_before = False
-
-    @property
-    def closed(self) -> bool:
-        """Whether the child is never started again."""
-        return self._closed
 
     def handle(self, event: Event, now: float, jitter: float = 0.0) -> list[Effect]:
         """Handle one event.
@@ -121,9 +117,7 @@ class Machine:
         Raises:
             LocalProtocolError: The event refers to a process that cannot exist.
         """
-        self._closed |= isinstance(event, NoRestart) or (
-            isinstance(event, Stop | Kill) and event.final
-        )
+        self.closed |= isinstance(event, NoRestart) or (isinstance(event, Stop) and event.final)
         trigger = self._trigger(event, now)
         step = None if trigger is None else TABLE[self.state].get(trigger)
         if trigger is None or step is None:
@@ -144,7 +138,7 @@ class Machine:
         match event:
             case Start() | Restart():
                 trigger = Trigger.START if isinstance(event, Start) else Trigger.RESTART
-                return None if self._closed else trigger
+                return None if self.closed else trigger
             case TimerOver(timer):
                 return _ON_TIMER[timer]
             case Spawned() | SpawnFailed() if self.state not in (State.SPAWNING, State.ABORTING):
@@ -159,7 +153,7 @@ class Machine:
                 return _ON_EVENT[type(event)]
 
     def _ended(self, event: SpawnFailed | Exited, now: float) -> Trigger:
-        if not self._wanted or self._closed:
+        if not self._wanted or self.closed:
             return Trigger.ENDED
         if self._restart_requested:
             return Trigger.ENDED_RESTART
@@ -178,7 +172,7 @@ class Machine:
 
     def _remember(self, event: Event) -> None:
         match event:
-            case Stop(reason) | Kill(reason):
+            case Stop(reason):
                 self._wanted = self._restart_requested = False
                 self._kill_pending = self._kill_pending or isinstance(event, Kill)
                 self.cause = reason
@@ -216,12 +210,8 @@ class Machine:
         return reason
 
     def _timers(self, jitter: float) -> list[Effect]:
-        effects: list[Effect] = []
-        for timer in TIMERS.get(self.state, ()):
-            seconds = self._seconds(timer, jitter)
-            if seconds is not None:
-                effects.append(StartTimer(timer, seconds))
-        return effects
+        durations = [(timer, self._seconds(timer, jitter)) for timer in TIMERS.get(self.state, ())]
+        return [StartTimer(timer, seconds) for timer, seconds in durations if seconds is not None]
 
     def _seconds(self, timer: Timer, jitter: float) -> float | None:
         policy = self._policy
@@ -242,7 +232,7 @@ class Machine:
                 backoff = min(policy.backoff_cap, policy.backoff * 2.0 ** min(slow, 30))
                 return backoff * (1 - jitter / 2)
 
-    def _perform(self, action: Action) -> list[Effect]:
+    def _perform(self, action: Action | SendSignal) -> list[Effect]:
         match action:
             case Action.SPAWN:
                 self.restarts += self._spawned_before and not self.planned
@@ -251,12 +241,8 @@ class Machine:
                 self.planned = self._restart_requested = self._kill_pending = False
                 self.cause = ""
                 return [Spawn()]
-            case Action.TERM:
-                return [SendSignal("TERM")]
-            case Action.ABORT:
-                return [SendSignal("ABRT")]
-            case Action.KILL:
-                return [SendSignal("KILL")]
+            case SendSignal():
+                return [action]
             case Action.PET_WATCHDOG:
                 watchdog = self._policy.watchdog
                 return [] if watchdog is None else [StartTimer(Timer.WATCHDOG, watchdog)]

@@ -95,11 +95,8 @@ class Restart(msgspec.Struct, frozen=True):
     planned: bool = False
 
 
-class Kill(msgspec.Struct, frozen=True):
+class Kill(Stop, frozen=True):
     """Kill the child at once; if ``final``, it is never started again."""
-
-    reason: str
-    final: bool = False
 
 
 class NoRestart(msgspec.Struct, frozen=True):

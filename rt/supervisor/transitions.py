@@ -8,7 +8,7 @@ for a child that is stopping.
 from collections.abc import Mapping
 from enum import Enum, auto
 
-from rt.supervisor.state import State, Timer
+from rt.supervisor.state import SendSignal, State, Timer
 
 
 class Trigger(Enum):
@@ -35,18 +35,16 @@ class Trigger(Enum):
 
 
 class Action(Enum):
-    """What a transition does besides starting and cancelling timers."""
+    """What a transition does besides sending signals and starting and cancelling timers."""
 
     SPAWN = auto()
-    TERM = auto()
-    ABORT = auto()
-    KILL = auto()
     RESET_BACKOFF = auto()
     PET_WATCHDOG = auto()
 
 
 S, T, A = State, Trigger, Action
-Steps = Mapping[Trigger, tuple[State, tuple[Action, ...]]]
+TERM, ABORT, KILL = SendSignal("TERM"), SendSignal("ABRT"), SendSignal("KILL")
+Steps = Mapping[Trigger, tuple[State, tuple[Action | SendSignal, ...]]]
 
 _ENDED: Steps = {
     T.ENDED: (S.STOPPED, ()),
@@ -61,9 +59,9 @@ _AT_REST: Steps = {
     T.KILL: (S.STOPPED, ()),
 }
 _REQUESTS: Steps = {
-    T.STOP: (S.STOPPING, (A.TERM,)),
-    T.RESTART: (S.STOPPING, (A.TERM,)),
-    T.KILL: (S.KILLING, (A.KILL,)),
+    T.STOP: (S.STOPPING, (TERM,)),
+    T.RESTART: (S.STOPPING, (TERM,)),
+    T.KILL: (S.KILLING, (KILL,)),
 }
 
 TABLE: Mapping[State, Steps] = {
@@ -83,8 +81,8 @@ TABLE: Mapping[State, Steps] = {
         T.ENDED_FAILED: (S.FAILED, ()),
     },
     S.ABORTING: {
-        T.SPAWNED: (S.STOPPING, (A.TERM,)),
-        T.SPAWNED_KILL_PENDING: (S.KILLING, (A.KILL,)),
+        T.SPAWNED: (S.STOPPING, (TERM,)),
+        T.SPAWNED_KILL_PENDING: (S.KILLING, (KILL,)),
         T.STOP: (S.ABORTING, ()),
         T.KILL: (S.ABORTING, ()),
         T.ENDED: (S.STOPPED, ()),
@@ -93,20 +91,20 @@ TABLE: Mapping[State, Steps] = {
         **_REQUESTS,
         **_ENDED,
         T.READY: (S.READY, ()),
-        T.READY_TIMEOUT: (S.STOPPING, (A.TERM,)),
+        T.READY_TIMEOUT: (S.STOPPING, (TERM,)),
     },
     S.READY: {
         **_REQUESTS,
         **_ENDED,
         T.ALIVE: (S.READY, (A.PET_WATCHDOG,)),
         T.HEALTHY: (S.READY, (A.RESET_BACKOFF,)),
-        T.WATCHDOG_TIMEOUT: (S.STOPPING, (A.ABORT,)),
+        T.WATCHDOG_TIMEOUT: (S.STOPPING, (ABORT,)),
     },
     S.STOPPING: {
         **_ENDED,
         T.STOP: (S.STOPPING, ()),
-        T.KILL: (S.KILLING, (A.KILL,)),
-        T.GRACE_OVER: (S.KILLING, (A.KILL,)),
+        T.KILL: (S.KILLING, (KILL,)),
+        T.GRACE_OVER: (S.KILLING, (KILL,)),
     },
     S.KILLING: {
         **_ENDED,

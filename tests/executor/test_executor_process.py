@@ -1,5 +1,6 @@
 """ExecutorProcess: errors of the event loop and the exit code."""
 
+import contextlib
 import socket
 from pathlib import Path
 
@@ -30,8 +31,9 @@ def test_error_of_the_event_loop_sets_the_exit_code(
         role="executor", config=options, directory=str(tmp_path), shm_prefix="", write_event=-1
     )
     ours, theirs = socket.socketpair()
-    with ours, theirs, structlog.testing.capture_logs() as logs:
-        process = ExecutorProcess(settings, Lifeline(theirs), -1)
+    lifeline = Lifeline(theirs.detach())
+    with ours, contextlib.closing(lifeline), structlog.testing.capture_logs() as logs:
+        process = ExecutorProcess(settings, lifeline, -1)
         monkeypatch.setattr(process, "_serve", fail)
         process._ended.set()  # the main thread has nothing to do
         process._run_loop()

@@ -35,7 +35,7 @@ time.sleep(1000)
 CHILD = """
 import os, signal, subprocess, sys
 from rt.process.lifeline import Lifeline
-lifeline = Lifeline.adopt(int(sys.argv[1]))
+lifeline = Lifeline(int(sys.argv[1]))
 assert lifeline.read_message() == b"settings"
 lifeline.kill_group_at_eof()
 """
@@ -60,7 +60,7 @@ time.sleep(1000)
 @pytest.fixture
 def pair() -> Iterator[tuple[socket.socket, Lifeline]]:
     ours, theirs = open_lifeline(b"hello")
-    lifeline = Lifeline.adopt(theirs.detach())
+    lifeline = Lifeline(theirs.detach())
     with ours:
         yield ours, lifeline
     lifeline.close()
@@ -117,7 +117,7 @@ async def test_cancelled_wait_can_be_repeated(
 
 def test_settings_of_64_kib_fit() -> None:
     ours, theirs = open_lifeline(b"x" * 65536)
-    lifeline = Lifeline.adopt(theirs.detach())
+    lifeline = Lifeline(theirs.detach())
     with ours:
         assert lifeline.read_message() == b"x" * 65536
     lifeline.close()
@@ -130,7 +130,7 @@ def test_settings_that_do_not_fit_are_rejected() -> None:
 
 def test_silent_parent_is_an_error_after_the_timeout() -> None:
     ours, theirs = open_lifeline(None)
-    lifeline = Lifeline.adopt(theirs.detach())
+    lifeline = Lifeline(theirs.detach())
     with ours, pytest.raises(RemoteProtocolError, match="received no settings"):
         lifeline.read_message(timeout=0.05)
     lifeline.close()
@@ -139,7 +139,7 @@ def test_silent_parent_is_an_error_after_the_timeout() -> None:
 def test_parent_that_died_before_it_sent_settings_is_an_error() -> None:
     ours, theirs = open_lifeline(None)
     ours.close()
-    lifeline = Lifeline.adopt(theirs.detach())
+    lifeline = Lifeline(theirs.detach())
     with pytest.raises(RemoteProtocolError, match="died before"):
         lifeline.read_message()
     lifeline.close()
@@ -154,4 +154,4 @@ def test_descriptor_that_is_not_a_socket_is_rejected() -> None:
         Path(os.devnull).open("rb") as file,
         pytest.raises(LocalProtocolError, match="is not a lifeline"),
     ):
-        Lifeline.adopt(file.fileno())
+        Lifeline(file.fileno())

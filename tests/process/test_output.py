@@ -17,8 +17,8 @@ from rt import log
 from rt.log.stamp import now
 from rt.log.throttle import Throttle
 from rt.process import output as output_module
+from rt.process.logpipe import LOG
 from rt.process.output import (
-    LOG,
     MAX_LINE,
     TAIL,
     TEXT_LINES,
