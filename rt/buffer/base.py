@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final, Self
 
 from rt import log
 from rt.buffer import arena, layout, mutex, segment
-from rt.buffer.arrays import to_python
+from rt.buffer.layout import to_python
 from rt.buffer.transaction import Journal, Lock, Transaction
 from rt.buffer.wakeup import EXECUTOR_SLOT, Wakeups
 from rt.buffer.watch import Watch

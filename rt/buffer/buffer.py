@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from rt.buffer import mutex
-from rt.buffer.arrays import to_array, to_python
 from rt.buffer.base import BaseBuffer
 from rt.buffer.clock import boottime_ns
+from rt.buffer.layout import to_array, to_python
 from rt.buffer.transaction import not_connected
 from rt.catalog import Parameter, unknown_parameter
 from rt.errors import DeviceBufferError
@@ -196,15 +196,8 @@ class Buffer(BaseBuffer):
         Raises:
             BufferBusyError: Another process holds the lock.
         """
-        with self._lock:
-            header = self._header
-            names = [name for name, param in self.params.items() if header.updated >> param.id & 1]
-            header.updated = 0
-            return {
-                name: to_python(getattr(self._updates, name))
-                for name in names
-                if name in self._readable
-            }
+        values = self._take("updated", self._updates)
+        return {name: value for name, value in values.items() if name in self._readable}
 
     def get_write(self) -> dict[str, Any]:
         """Return the writes requested since the last call: the parameters and their values.
@@ -212,11 +205,18 @@ class Buffer(BaseBuffer):
         Raises:
             BufferBusyError: Another process holds the lock.
         """
+        return self._take("pending", self._writes)
+
+    def _take(self, field: str, block: Any) -> dict[str, Any]:
+        """Clear a bitmap of the header, and return the values of its parameters."""
         with self._lock:
-            header = self._header
-            names = [name for name, param in self.params.items() if header.pending >> param.id & 1]
-            header.pending = 0
-            return {name: to_python(getattr(self._writes, name)) for name in names}
+            bitmap = getattr(self._header, field)
+            setattr(self._header, field, 0)
+            return {
+                name: to_python(getattr(block, name))
+                for name, param in self.params.items()
+                if bitmap >> param.id & 1
+            }
 
     def _descriptor(self, param: str) -> Parameter:
         descriptor = self.params.get(param)

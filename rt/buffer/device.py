@@ -1,6 +1,7 @@
 """The buffer of a Smart Device: values, subscription, pending reads and writes, and counters."""
 
 import ctypes
+import functools
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
@@ -8,7 +9,6 @@ from typing import Any, NamedTuple
 from rt.buffer import mutex
 from rt.buffer.buffer import Buffer
 from rt.buffer.clock import boottime_ns
-from rt.buffer.counters import Counters, count
 from rt.buffer.lease import ALL_TOKENS
 from rt.catalog import Peripheral
 from rt.errors import RemoteProtocolError
@@ -22,11 +22,31 @@ from rt.protocol.message import (
     SubReq,
     SubRes,
 )
-from rt.protocol.uid import DeviceUID
+from rt.protocol.uid import BaseStructure, DeviceUID
 
 _try_lock = mutex.try_lock
 _unlock = mutex.unlock
 _time = time.time
+
+
+class Counters(BaseStructure):
+    """Counts of a device's line since its buffer was created.
+
+    Only the device process counts. A torn read of one number is harmless, so no lock is taken and
+    no transaction rolls counters back.
+    """
+
+    _fields_ = (
+        ("frames_received", ctypes.c_uint64),
+        ("frames_sent", ctypes.c_uint64),
+        ("bad_frames", ctypes.c_uint64),
+        ("writes_sent", ctypes.c_uint64),
+        ("writes_dropped", ctypes.c_uint64),
+        ("updates_dropped", ctypes.c_uint64),
+        ("disables", ctypes.c_uint64),
+        ("connects", ctypes.c_uint64),
+        ("errors_received", ctypes.c_uint64),
+    )
 
 
 class Outgoing(NamedTuple):
@@ -178,7 +198,7 @@ class DeviceBuffer(Buffer):
         self.counters.frames_sent += 1
         if isinstance(message, DevWrite):
             self.counters.writes_sent += message.params.bit_count()
-            count(self._sent_bytes, message.params)
+            _count(self._sent_bytes, message.params)
 
     def emit_dev_data(self) -> list[DevData]:
         """Return the messages with the values received since the last call, for emulated devices.
@@ -273,7 +293,7 @@ class DeviceBuffer(Buffer):
                 block[start : start + size] = data[position : position + size]
             header.updated |= bitmap
             # Before `_wake`, because woken processes read the counters.
-            count(self._received_bytes, bitmap)
+            _count(self._received_bytes, bitmap)
             header.last_update = _time()
             header.update_stamp = boottime_ns()
             if header.watchers:
@@ -304,6 +324,24 @@ class DeviceBuffer(Buffer):
     def _collect(self, block: memoryview, bitmap: int) -> bytes:
         _, slices = self._packing.slices(bitmap)
         return b"".join(block[run.block : run.block + run.length] for run in slices)
+
+
+@functools.lru_cache(maxsize=1024)
+def _ones(bitmap: int) -> int:
+    """Return a 1 in each 64-bit field of the parameters of a bitmap."""
+    return sum(1 << 64 * id_ for id_ in range(bitmap.bit_length()) if bitmap >> id_ & 1)
+
+
+def _count(counters: memoryview, bitmap: int) -> None:
+    """Add 1 to the 64-bit counters of the parameters of a bitmap.
+
+    It adds to all counters as one number, which is many times faster than one by one.
+    """
+    total = int.from_bytes(counters, "little") + _ones(bitmap)
+    size = len(counters)
+    if total >> 8 * size:
+        total = 0  # team code overwrote the counters; they cannot reach 2**64
+    counters[:] = total.to_bytes(size, "little")
 
 
 _STATE = (

@@ -39,7 +39,7 @@ class StuckLock:
 
     @property
     def suspected(self) -> bool:
-        """Whether the last check saw that the lock was held."""
+        """Whether the lock was held at the last check, so that the next one should be soon."""
         return self._checks > 0
 
     def is_stuck(self) -> bool:
@@ -55,7 +55,7 @@ class StuckLock:
         return self._checks >= CHECKS and now - self._since >= STUCK_AFTER
 
 
-class Integrity:
+class Integrity(StuckLock):
     """Detection of damage of one buffer, by repeated checks.
 
     Args:
@@ -64,13 +64,8 @@ class Integrity:
     """
 
     def __init__(self, buffer: BaseBuffer, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(buffer.lock_state, clock)
         self._buffer = buffer
-        self._lock = StuckLock(buffer.lock_state, clock)
-
-    @property
-    def suspected(self) -> bool:
-        """Whether the lock was held at the last check, so that the next one should be soon."""
-        return self._lock.suspected
 
     def damage(self) -> str:
         """Return what is wrong with the buffer; empty if rt can have written it.
@@ -79,4 +74,4 @@ class Integrity:
         """
         if fault := self._buffer.damage():
             return fault
-        return "its lock is not released" if self._lock.is_stuck() else ""
+        return "its lock is not released" if self.is_stuck() else ""

@@ -118,7 +118,7 @@ class _Orders(ctypes.Structure):
         ("revoked", ctypes.c_uint64 * SLOTS),
         ("sessions", ctypes.c_uint64 * SLOTS),
         ("root", ctypes.c_uint64),
-    )
+    )  # in the order of the attributes of `_Words`
 
 
 ORDERS_SIZE: Final = ctypes.sizeof(_Orders)
@@ -126,34 +126,23 @@ ORDERS_SIZE: Final = ctypes.sizeof(_Orders)
 
 
 class _Words:
-    """The root's words in one of the two memories."""
+    """One copy of the root's words."""
 
     def __init__(self, memory: memoryview, layout: Any) -> None:
-        self.bars = _part(memory, layout.bars).cast("Q")
-        self.causes = _part(memory, layout.causes).cast("Q")
-        self.revoked = _part(memory, layout.revoked).cast("Q")
-        self.sessions = _part(memory, layout.sessions).cast("Q")
-        self.heartbeat = _part(memory, layout.root).cast("Q")
+        self.bars, self.causes, self.revoked, self.sessions, self.heartbeat = self._parts = [
+            _part(memory, getattr(layout, name)).cast("Q") for name, _ in _Orders._fields_
+        ]
 
-    def read(self) -> "_Written":
-        """Return a copy of the words."""
-        return _Written(
-            self.bars.tolist(),
-            self.causes.tolist(),
-            self.revoked.tolist(),
-            self.sessions.tolist(),
-            self.heartbeat.tolist(),
-        )
+    def read(self) -> list[bytes]:
+        """Return the words."""
+        return [part.tobytes() for part in self._parts]
 
-
-class _Written(msgspec.Struct):
-    """A copy of the root's words."""
-
-    bars: list[int]
-    causes: list[int]
-    revoked: list[int]
-    sessions: list[int]
-    heartbeat: list[int]
+    def copy(self) -> "_Words":
+        """Return a copy in private memory."""
+        copy = _Words(memoryview(bytearray(ORDERS_SIZE)), _Orders)
+        for ours, theirs in zip(copy._parts, self._parts, strict=True):
+            ours[:] = theirs
+        return copy
 
 
 class Holder(msgspec.Struct, frozen=True):
@@ -306,7 +295,7 @@ class LeaseTable:
         self._root = self._orders.heartbeat
         self._sessions = self._orders.sessions
         self._magic = view[:8]
-        self._written = self._shown.read()
+        self._written = self._shown.copy()
         self.on_unbar: Callable[[], None] = self.heartbeat
 
     @classmethod
@@ -390,19 +379,17 @@ class LeaseTable:
 
     def _write(self, name: str, index: int, value: int) -> None:
         """Write a word of the root, last in the memory that holders see."""
-        for words in (
-            getattr(self._orders, name),
-            getattr(self._shown, name),
-            getattr(self._written, name),
-        ):
-            words[index] = value
+        for words in (self._orders, self._shown, self._written):
+            getattr(words, name)[index] = value
 
     def is_intact(self) -> bool:
         """Return whether the table holds what the root wrote; False if it was overwritten.
 
         Only the root calls this.
         """
-        return self._magic == _MAGIC and self._shown.read() == self._orders.read() == self._written
+        return self._magic == _MAGIC and (
+            self._shown.read() == self._orders.read() == self._written.read()
+        )
 
     @property
     def held(self) -> bool:

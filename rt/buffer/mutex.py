@@ -9,6 +9,7 @@ Source: pthread_mutexattr_setrobust(3), pthread_mutex_consistent(3).
 
 import ctypes
 import errno
+import functools
 import os
 import struct
 import time
@@ -24,7 +25,6 @@ SIZE = 64
 _STATE = struct.Struct("=IIIII")
 _OWNER_DIED = 0x40000000
 _WAITERS = 0x80000000
-_kind: int | None = None
 
 _PTHREAD_PROCESS_SHARED = 1
 _PTHREAD_MUTEX_RECURSIVE = 1
@@ -98,14 +98,12 @@ class State(NamedTuple):
         return self.word & ~_WAITERS, self.depth, self.owner
 
 
+@functools.cache
 def kind() -> int:
     """Return the kind field of every mutex that `initialize` creates."""
-    global _kind  # noqa: PLW0603 - a constant of the system
-    if _kind is None:
-        memory = (ctypes.c_uint64 * (SIZE // 8))()
-        initialize(ctypes.addressof(memory))
-        _kind = State.at(memoryview(memory).cast("B")).kind
-    return _kind
+    memory = (ctypes.c_uint64 * (SIZE // 8))()
+    initialize(ctypes.addressof(memory))
+    return State.at(memoryview(memory).cast("B")).kind
 
 
 def poison(address: int) -> None:

@@ -7,8 +7,6 @@ buffer takes the bits and signals those wakeups. So a change without a waiting p
 check, and any number of changes before the waiting process runs are one wakeup.
 """
 
-import contextlib
-import os
 from collections.abc import Sequence
 from typing import Final
 
@@ -36,23 +34,17 @@ class Wakeups:
     """
 
     def __init__(self, fds: Sequence[int] | None = None, *, slot: int = EXECUTOR_SLOT) -> None:
-        self._owned = fds is None
-        self.fds = (
-            tuple(os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(SLOTS))
-            if fds is None
-            else tuple(fds)
-        )
+        self._events = [WriteEvent(fd) for fd in ([None] * SLOTS if fds is None else fds)]
+        self.fds = tuple(event.fd for event in self._events)
         self.slot = slot
-        self._own = WriteEvent(self.fds[slot])
         self._is_waiting = False
         self._others = trio.lowlevel.ParkingLot()
 
     def signal(self, slots: int) -> None:
         """Signal the wakeups of a bitmap of slots. Callable from any thread; never blocks."""
-        for slot, fd in enumerate(self.fds):
+        for slot, event in enumerate(self._events):
             if slots >> slot & 1:
-                with contextlib.suppress(BlockingIOError):
-                    os.eventfd_write(fd, 1)
+                event.signal()
 
     async def wait(self) -> None:
         """Wait until this process's wakeup is signalled; a checkpoint.
@@ -65,7 +57,7 @@ class Wakeups:
             return
         self._is_waiting = True
         try:
-            await self._own.wait()
+            await self._events[self.slot].wait()
         finally:
             # Also after cancellation: another task has to take over.
             self._is_waiting = False
@@ -73,7 +65,5 @@ class Wakeups:
 
     def close(self) -> None:
         """Close the eventfds if they were created here."""
-        if self._owned:
-            self._owned = False
-            for fd in self.fds:
-                os.close(fd)
+        for event in self._events:
+            event.close()

@@ -14,7 +14,7 @@ import pytest
 
 from rt import catalog
 from rt.buffer import Buffer, BufferStore, DeviceBufferError, LeaseTable, segment
-from rt.buffer.arena import SIZE, Arena, Mapping, locate
+from rt.buffer.arena import CAPACITY, SIZE, Arena, Mapping, locate
 from rt.errors import BufferBusyError, ConfigError, ExecutionError
 from rt.protocol.uid import DeviceUID
 
@@ -82,13 +82,12 @@ def test_full_arena_is_an_error(arena: Arena) -> None:
         BufferStore(CATALOG, arena.prefix).get_or_open(MOTOR)
 
 
-def test_full_directory_is_an_error(arena: Arena, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rt.buffer.arena.CAPACITY", 3)
-    for number in range(3):
+def test_full_directory_is_an_error(arena: Arena) -> None:
+    for number in range(CAPACITY):
         assert make(f"{arena.prefix}{number}") is not None
     with pytest.raises(DeviceBufferError, match="no room"):
-        make(f"{arena.prefix}3")
-    assert len(list(segment.names(arena.prefix))) == 3
+        make(f"{arena.prefix}{CAPACITY}")
+    assert len(list(segment.names(arena.prefix))) == CAPACITY
 
 
 @pytest.mark.parametrize("name", ["", "x" * 113, "ü" * 57])

@@ -14,8 +14,9 @@ from structlog.testing import capture_logs
 from support.device_robot import Board, Robot, make_board, open_robot
 from support.stranger import UID, require_another_user, run_stranger
 
-from rt.access.peer import CROWDED, ENDED, Peer, PeerTable
+from rt.access.peer import ANOTHER_USER, CROWDED, ENDED, Peer, PeerTable
 from rt.buffer import segment
+from rt.buffer.arena import CAPACITY
 from rt.emulator.lines import connect_emulated
 from rt.errors import (
     BufferBusyError,
@@ -365,7 +366,7 @@ async def test_virtual_device_of_another_user_is_refused(robot: Robot) -> None:
             # Not even a PING is sent: any program that answered it would take the UID of a motor.
             assert await trio.to_thread.run_sync(run_stranger, CLAIM, str(port)) == "b''"
     assert next(entry["uid"] for entry in logs if entry["event"] == "virtual device refused") == UID
-    assert robot.manager._refusals.counts == {"it belongs to another user of this computer": 2}
+    assert robot.manager._refusals.counts == {ANOTHER_USER: 2}
     board = make_board("limit-switch")
     robot.nursery.start_soon(connect_emulated, board.device, "127.0.0.1", port)
     await until(lambda: board.device.uid in robot.manager.devices)
@@ -424,12 +425,11 @@ async def test_many_claimants_do_not_evict_live_device(robot: Robot) -> None:
     assert any("refused" in event["event"] for event in events)
 
 
-async def test_full_shared_memory_refuses_only_new_device(
-    robot: Robot, monkeypatch: pytest.MonkeyPatch, prefix: str
-) -> None:
+async def test_full_shared_memory_refuses_only_new_device(robot: Robot, prefix: str) -> None:
     first = await plugged(robot)
-    with capture_logs() as events, monkeypatch.context() as full:
-        full.setattr("rt.buffer.arena.CAPACITY", len(list(segment.names(prefix))))
+    for number in range(CAPACITY - len(list(segment.names(prefix)))):
+        segment.create(f"{prefix}{number}", 8, lambda _memory: None)
+    with capture_logs() as events:
         await robot.plug(make_board("limit-switch"), "second line")
         await until(lambda: any("no room for the buffer" in event["event"] for event in events))
     assert list(robot.manager.devices) == [first.device.uid]
