@@ -100,9 +100,11 @@ def _configured(loaded: Loaded) -> Config:
 
     known = catalog.load()
     config = loaded.config
+    # Another name while another demo runs.
+    free = "demo" if Instance.locate("demo").holder() is None else f"demo-{os.getpid()}"
     return msgspec.structs.replace(
         config,
-        instance=_free_instance() if loaded.origins["instance"] == "default" else config.instance,
+        instance=free if loaded.origins["instance"] == "default" else config.instance,
         port_base=lifecycle.free_ports(config.port_base) or config.port_base
         if loaded.origins["port_base"] == "default"
         else config.port_base,
@@ -113,8 +115,3 @@ def _configured(loaded: Loaded) -> Config:
         dev_usb_ids=(),
         log_file="",
     )
-
-
-def _free_instance() -> str:
-    """Return the name of the demo's instance, which differs while another demo runs."""
-    return "demo" if Instance.locate("demo").holder() is None else f"demo-{os.getpid()}"

@@ -123,12 +123,9 @@ def command(
         click.echo(f"{count} with {shown} --seed {seed}", err=True)
     lines = [(each, Faults(faults, seed, each.uid) if faults else None) for each in emulated]
     names = {int(uid): name for name, uid in config.dev_name.items()}
-    if on_serial_ports:
-        play = functools.partial(_serve, lines, _paths(folder, emulated, names))
-    else:
-        play = functools.partial(_connect, lines, address)
+    paths = _paths(folder, emulated, names) if on_serial_ports else None
     # A signal cancels the run, so the links to the ports are removed.
-    trio.run(run_until_signal, play)
+    trio.run(run_until_signal, functools.partial(_emulate, lines, address, paths))
 
 
 def _is_given(loaded: Loaded) -> bool:
@@ -254,11 +251,17 @@ def _paths(
     return paths
 
 
-async def _connect(
-    lines: "Sequence[tuple[EmulatedDevice, Faults | None]]", vsd_address: str
+async def _emulate(
+    lines: "Sequence[tuple[EmulatedDevice, Faults | None]]",
+    vsd_address: str,
+    paths: "dict[EmulatedDevice, Path | None] | None",
 ) -> None:
-    """Emulate devices over TCP until cancelled."""
-    from rt.emulator.lines import connect_emulated
+    """Emulate devices over TCP, or with ``paths`` on pseudo-terminals, until cancelled.
+
+    Raises:
+        DeviceError: No pseudo-terminal is free, or a link cannot be created.
+    """
+    from rt.emulator.lines import connect_emulated, serve_pty
     from rt.emulator.scheduler import Scheduler
 
     address = urlsplit(vsd_address)
@@ -267,34 +270,16 @@ async def _connect(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(scheduler.run)
         for device, faults in lines:
-            connect = functools.partial(
-                connect_emulated,
-                scheduler=scheduler,
-                faults=faults,
-                on_connect=_connection_reporter(device, vsd_address, faults),
-            )
-            nursery.start_soon(connect, device, host, address.port or 0)
-        click.echo("Ctrl-C disconnects the devices")
-
-
-async def _serve(
-    lines: "Sequence[tuple[EmulatedDevice, Faults | None]]",
-    paths: "dict[EmulatedDevice, Path | None]",
-) -> None:
-    """Emulate devices on pseudo-terminals until cancelled.
-
-    Raises:
-        DeviceError: No pseudo-terminal is free, or a link cannot be created.
-    """
-    from rt.emulator.lines import serve_pty
-    from rt.emulator.scheduler import Scheduler
-
-    scheduler = Scheduler()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(scheduler.run)
-        for device, faults in lines:
+            if paths is None:
+                on_connect = _connection_reporter(device, vsd_address, faults)
+                connect = functools.partial(
+                    connect_emulated, scheduler=scheduler, faults=faults, on_connect=on_connect
+                )
+                nursery.start_soon(connect, device, host, address.port or 0)
+                continue
+            on_port = _port_reporter(device)
             serve = functools.partial(
-                serve_pty, scheduler=scheduler, faults=faults, on_port=_port_reporter(device)
+                serve_pty, scheduler=scheduler, faults=faults, on_port=on_port
             )
             try:
                 await nursery.start(serve, device, paths[device])
@@ -304,7 +289,7 @@ async def _serve(
                     f"cannot create a serial port for {name}: {error.strerror or error}",
                     uid=str(device.uid),
                 ) from error
-        click.echo("Ctrl-C disconnects the devices", err=True)
+        click.echo("Ctrl-C disconnects the devices", err=paths is not None)
 
 
 def _port_reporter(device: "EmulatedDevice") -> Callable[[str], None]:

@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,65 +19,38 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
 
-class Verb(NamedTuple):
-    """An entry of the table of verbs: the module in `rt.cli` and the one-line help."""
-
-    module: str
-    help: str
-
-
-SECTIONS: dict[str, dict[str, Verb]] = {
+SECTIONS = {
     "Drive": {
-        "run": Verb("run", "Run the robot of this directory."),
-        "demo": Verb("demo", "Run an emulated robot and show its motors and sensors."),
-        "call": Verb("call", "Call a method of the running robot, such as `rt call teleop`."),
-        "logs": Verb("logs", "Show the log of the robot."),
-        "devices": Verb("devices", "Show the devices and their values."),
-        "read": Verb("read", "Request values from a device and print them."),
-        "write": Verb("write", "Drive a device from the command line."),
-        "subscribe": Verb("subscribe", "Print the values of a device as they arrive."),
-        "ping": Verb("ping", "Measure how fast devices answer."),
+        "run": "Run the robot of this directory.",
+        "demo": "Run an emulated robot and show its motors and sensors.",
+        "call": "Call a method of the running robot, such as `rt call teleop`.",
+        "logs": "Show the log of the robot.",
+        "devices": "Show the devices and their values.",
+        "read": "Request values from a device and print them.",
+        "write": "Drive a device from the command line.",
+        "subscribe": "Print the values of a device as they arrive.",
+        "ping": "Measure how fast devices answer.",
     },
     "Set up": {
-        "init": Verb("init", "Write a commented rt.toml and a first studentcode.py."),
-        "config": Verb("config", "Show the options and the origins of their values, or set one."),
-        "keys": Verb("keys", "Manage the keys of driver's stations."),
-        "lint": Verb("lint", "Check the team's code without running it."),
-        "completion": Verb(
-            "completion", "Print the shell script that completes commands, devices and parameters."
-        ),
-        "doctor": Verb("doctor", "Check this machine and the team's code."),
+        "init": "Write a commented rt.toml and a first studentcode.py.",
+        "config": "Show the options and the origins of their values, or set one.",
+        "keys": "Manage the keys of driver's stations.",
+        "lint": "Check the team's code without running it.",
+        "completion": "Print the shell script that completes commands, devices and parameters.",
+        "doctor": "Check this machine and the team's code.",
     },
     "Develop": {
-        "emulate-dev": Verb("emulate_dev", "Emulate Smart Devices that a robot can use."),
-        "format-msg": Verb("format_msg", "Print Smart Device messages as hexadecimal, from JSON."),
-        "parse-msg": Verb("parse_msg", "Print Smart Device messages as JSON, from hexadecimal."),
+        "emulate-dev": "Emulate Smart Devices that a robot can use.",
+        "format-msg": "Print Smart Device messages as hexadecimal, from JSON.",
+        "parse-msg": "Print Smart Device messages as JSON, from hexadecimal.",
     },
 }
-VERBS = {name: verb for verbs in SECTIONS.values() for name, verb in verbs.items()}
-
-
+"""The verbs by section, each with its one-line help; `format-msg` is in `rt.cli.format_msg`."""
+VERBS = {name: text for verbs in SECTIONS.values() for name, text in verbs.items()}
 METHODS_AS_VERBS = {
-    **{
-        name: name
-        for name in [
-            "estop",
-            "idle",
-            "auto",
-            "teleop",
-            "mode",
-            "execute",
-            "disable",
-            "status",
-            "commander",
-            "stations",
-            "take_control",
-            "release_control",
-            "set_option",
-            "get_option",
-            "list_uids",
-        ]
-    },
+    **{name: name for name in ("estop", "idle", "auto", "teleop", "mode", "execute", "disable")},
+    **{name: name for name in ("status", "commander", "stations", "take_control")},
+    **{name: name for name in ("release_control", "set_option", "get_option", "list_uids")},
     **dict.fromkeys(("stop", "halt"), "idle"),
     **dict.fromkeys(("autonomous", "start-auto"), "auto"),
     **dict.fromkeys(("take-control", "take"), "take_control"),
@@ -100,11 +73,11 @@ class LazyGroup(click.Group):
         cmd_name: str,
     ) -> click.Command | None:
         """Import a verb's module and return its command."""
-        verb = VERBS.get(cmd_name)
-        if verb is None:
+        if cmd_name not in VERBS:
             return None
         with importing():
-            command: click.Command = importlib.import_module(f"rt.cli.{verb.module}").command
+            module = importlib.import_module(f"rt.cli.{cmd_name.replace('-', '_')}")
+        command: click.Command = module.command
         return command
 
     def resolve_command(
@@ -130,8 +103,8 @@ class LazyGroup(click.Group):
         from click.shell_completion import CompletionItem
 
         found = [
-            CompletionItem(name, help=verb.help)
-            for name, verb in VERBS.items()
+            CompletionItem(name, help=text)
+            for name, text in VERBS.items()
             if name.startswith(incomplete)
         ]
         return found + (
@@ -149,7 +122,7 @@ class LazyGroup(click.Group):
         width = max(map(len, VERBS))
         for title, verbs in SECTIONS.items():
             with formatter.section(title):
-                formatter.write_dl([(name.ljust(width), verb.help) for name, verb in verbs.items()])
+                formatter.write_dl([(name.ljust(width), text) for name, text in verbs.items()])
 
 
 _HELP = """\

@@ -47,16 +47,12 @@ def code_problem(config: Config, directory: Path) -> str:
     """Return why the team's code cannot run; empty if it exists and compiles."""
     path = find(config.exec_module, directory)
     if path is None:
-        name = (
-            config.exec_module if config.exec_module.endswith(".py") else f"{config.exec_module}.py"
-        )
+        name = f"{config.exec_module.removesuffix('.py')}.py"
+        hint = "; `rt init` writes one"
         if config.exec_module != OPTIONS["exec_module"].default:
-            hint = (
-                nearest(name, (each.name for each in directory.glob("*.py")))
-                or "; correct exec_module"
-            )
-            return f"no {name} in this directory, so the robot stays idle{hint}"
-        return f"no {name} in this directory, so the robot stays idle; `rt init` writes one"
+            files = (each.name for each in directory.glob("*.py"))
+            hint = nearest(name, files) or "; correct exec_module"
+        return f"no {name} in this directory, so the robot stays idle{hint}"
     try:
         compile(path.read_bytes(), str(path), "exec", dont_inherit=True)
     except SyntaxError as error:

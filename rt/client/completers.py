@@ -28,15 +28,15 @@ Completer = Callable[[click.Context, click.Parameter, str], Items]
 
 def methods(context: click.Context, _parameter: click.Parameter, incomplete: str) -> Items:
     """Return the methods of the running robot; with their service if INCOMPLETE has a dot."""
+    from rt.client.methods import first_line
 
     async def ask(robot: "Connection") -> dict[str, str]:
         found: dict[str, str] = {}
         for service, entries in (await robot.describe()).items():
             short = service.removesuffix("-service")
             for name, info in entries.items():
-                text = info["doc"].strip().partition("\n")[0]
+                found[f"{short}.{name}"] = text = first_line(info)
                 found.setdefault(name, text)
-                found[f"{short}.{name}"] = text
         return {name: text for name, text in found.items() if "." in incomplete or "." not in name}
 
     return _items(_ask(context, ask), incomplete)

@@ -37,7 +37,7 @@ def find(services: Mapping[str, Methods], method: str, service: str | None) -> s
     if service is not None:
         raise RemoteCallError(
             f"{service} has no method {quote(method)}{nearest(method, known)};"
-            f" its methods: {_names(known)}"
+            f" its methods: {', '.join(sorted(known)) or 'none'}"
         )
     silent = [name for name in connection.SERVICES if name not in services]
     if silent:
@@ -56,9 +56,13 @@ def listing(services: Mapping[str, Methods]) -> Iterable[str]:
         yield service
         for info in methods.values():
             yield f"  {info['signature']}"
-            doc = _first_line(info)
-            if doc:
+            if doc := first_line(info):
                 yield f"      {doc}"
+
+
+def first_line(info: Mapping[str, Any]) -> str:
+    """Return the first line of a method's documentation, or an empty text."""
+    return str(info["doc"]).strip().partition("\n")[0]
 
 
 def explain(service: str, name: str, info: Mapping[str, Any]) -> Iterable[str]:
@@ -107,7 +111,8 @@ def values(name: str, info: Mapping[str, Any], texts: Sequence[str]) -> list[Any
 def _argument(method: str, argument: Mapping[str, Any] | None, text: str) -> Any:
     schema = argument["schema"] if argument else None
     if schema and _allows(schema, "string"):
-        return text if _is_number(text) and not _takes_number(schema) else _value(text)
+        takes_number = _allows(schema, "integer") or _allows(schema, "number")
+        return text if _is_number(text) and not takes_number else _value(text)
     value = _value(text)
     if schema and isinstance(value, str):
         assert argument is not None
@@ -196,10 +201,6 @@ def _plain(match: re.Match[str]) -> str:
     return f"expected {wanted}{bound or ''}{not_came}{f', at {at}' if at else ''}"
 
 
-def _takes_number(schema: Mapping[str, Any]) -> bool:
-    return _allows(schema, "integer") or _allows(schema, "number")
-
-
 def _allows(schema: Mapping[str, Any], kind: str) -> bool:
     named = schema.get("type")
     if named == kind or (isinstance(named, list) and kind in named):
@@ -233,11 +234,3 @@ def _value(text: str) -> Any:
     except (ValueError, RecursionError):
         return text
     return text if isinstance(value, int) and not -(1 << 63) <= value < 1 << 64 else value
-
-
-def _first_line(info: Mapping[str, Any]) -> str:
-    return str(info["doc"]).strip().partition("\n")[0]
-
-
-def _names(names: Iterable[str]) -> str:
-    return ", ".join(sorted(names)) or "none"

@@ -36,19 +36,12 @@ class RemoteTarget(msgspec.Struct, frozen=True):
 
     def options(self) -> dict[str, int | bytes]:
         """Return the ZMQ options, by name, of a socket that connects to the robot."""
+        import zmq
+
         from rt.access.authenticator import curve_options
 
-        return (
-            {_name(option): value for option, value in curve_options(self.bundle).items()}
-            if self.bundle
-            else {}
-        )
-
-
-def _name(option: int) -> str:
-    import zmq
-
-    return zmq.SocketOption(option).name
+        options = curve_options(self.bundle) if self.bundle else {}
+        return {zmq.SocketOption(option).name: value for option, value in options.items()}
 
 
 def target_options(function: Function) -> Function:

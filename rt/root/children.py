@@ -1,6 +1,9 @@
 """The child processes of a robot and their time limits."""
 
 from collections.abc import Sequence
+from typing import Any
+
+import msgspec
 
 from rt.app import ChildSettings
 from rt.brake import process as brake
@@ -57,15 +60,11 @@ def child_specs(
 
     def spec(
         role: str,
-        *,
         name: str = "",
-        command: tuple[str, ...] = (),
-        autostart: bool = True,
-        watchdog: float | None = None,
-        stop_timeout: float = 2.0,
-        fast_restarts: int = 0,
+        *,
         ends: Sequence[int] = (),
         emulated: tuple[str, ...] = (),
+        **changes: Any,
     ) -> ChildSpec:
         settings = ChildSettings(
             role=role,
@@ -78,22 +77,19 @@ def child_specs(
             slot=CHILD_SLOTS.get(name or role, ROOT_SLOT),
             emulated=emulated,
         )
-        return ChildSpec(
+        made = ChildSpec(
             name=name or role,
             app=role,
-            command=command or child_command(role),
+            command=child_command(role),
             message=settings.encode(),
             pass_fds=(arena.fd, write_event.fd, *wakeups.fds, *ends),
-            watchdog=watchdog,
-            stop_timeout=stop_timeout,
-            fast_restarts=fast_restarts,
-            autostart=autostart,
         )
+        return msgspec.structs.replace(made, **changes)
 
     def executor(name: str) -> ChildSpec:
         return spec(
             "executor",
-            name=name,
+            name,
             command=(*child_command("executor"), CHANNEL),
             watchdog=EXECUTOR_WATCHDOG,
             stop_timeout=EXECUTOR_STOP_TIMEOUT,

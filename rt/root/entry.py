@@ -58,7 +58,13 @@ def _run_role(role: str, lifeline: Lifeline, log_pipe: int | None, channel: int 
         from rt.process import callable_child as call
 
         return call.main(lifeline, log_pipe)
-    settings = _settings(lifeline.read_message())
+    try:
+        settings = ChildSettings.decode(lifeline.read_message())
+    except RemoteProtocolError as error:
+        raise RemoteProtocolError(
+            f"cannot read the settings from the root ({error}); if rt was updated while the robot"
+            " ran, restart the robot"
+        ) from None
     config = settings.config
     log.configure(
         level=config.log_level,
@@ -79,16 +85,6 @@ def _run_role(role: str, lifeline: Lifeline, log_pipe: int | None, channel: int 
         return smartdevice.main(settings, lifeline)
     sys.stderr.write(f"rt: unknown role {role!r}\n")
     return _USAGE_ERROR
-
-
-def _settings(message: bytes) -> ChildSettings:
-    try:
-        return ChildSettings.decode(message)
-    except RemoteProtocolError as error:
-        raise RemoteProtocolError(
-            f"cannot read the settings from the root ({error}); if rt was updated while the robot"
-            " ran, restart the robot"
-        ) from None
 
 
 def _restore_library_path() -> None:

@@ -101,9 +101,9 @@ class TestGroup:
         result = command(*arguments)
         assert result.returncode == 0
         assert "New here?\n    rt demo " in result.stdout
-        for name, verb in main.VERBS.items():
+        for name, text in main.VERBS.items():
             assert f"  {name} " in result.stdout
-            assert verb.help in result.stdout
+            assert text in result.stdout
 
     def test_help_imports_no_verb(self) -> None:
         code = (
