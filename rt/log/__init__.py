@@ -13,13 +13,13 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextvars import ContextVar
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
 from rt.log.lean import FilteringBoundLogger, structlog
 from rt.log.pretty import pretty, wants_colors
 from rt.log.source_throttle import SourceThrottle
 from rt.log.stamp import now
-from rt.log.writer import LineWriter, dropped_lines, writer_to
+from rt.log.writer import LineWriter, StreamWriter, dropped_lines, writer_to
 from rt.protocol import exception, logevent
 
 LEVELS = logevent.LEVELS
@@ -38,114 +38,72 @@ _source: ContextVar[str] = ContextVar("log source", default="")
 _source_throttle = SourceThrottle()
 
 
-class _Pipeline:
-    """Completes events, passes them to the listeners, and writes those of a sufficient level.
+class _Settings(NamedTuple):
+    """The settings of `configure`."""
 
-    Args:
-        context: Fields that every event of this process carries.
-        level: Lowest level that is written.
-        listener_level: Lowest level that listeners receive.
-        render: Formats an event as text; None for JSON.
-        target: Where lines are written.
-    """
-
-    def __init__(
-        self,
-        context: Mapping[str, Any],
-        level: int,
-        listener_level: int,
-        render: Renderer | None,
-        target: TextIO | int,
-    ) -> None:
-        self._context = context
-        self._instance = {"instance": context["instance"]} if "instance" in context else {}
-        self._level = level
-        self._listener_level = listener_level
-        self._least = min(level, listener_level)
-        self._render = render
-        self._writer = writer_to(
-            target, lambda count: self._line({**context, **dropped_lines(count)})
-        )
-
-    @property
-    def descriptor(self) -> int | None:
-        """The file descriptor that lines are written to, or None for a stream in memory."""
-        return self._writer.fd
-
-    def log(self, level: str, fields: Event) -> None:
-        """Handle an event of this process."""
-        severity = LEVELS[level]
-        if severity < self._least:
-            return
-        bound = _bound.get()
-        event = {**bound, **self._context, **fields} if bound else {**self._context, **fields}
-        event["level"] = level
-        event["timestamp"] = now()
-        if "exc_info" in event:
-            _add_exception(event)
-        if _source_throttle.has_suppressed:
-            _source_throttle.flush()
-        if source := _source.get():
-            _source_throttle.log(self._emit, source, event, severity)
-        else:
-            self._emit(event, severity)
-
-    def relay(self, fields: Mapping[str, Any]) -> None:
-        """Handle an event of another process."""
-        event = {**self._instance, **fields}
-        if event.get("level") not in LEVELS:
-            event["level"] = "info"
-        if not logevent.is_timestamp(event.get("timestamp")):
-            event["timestamp"] = now()
-        event["event"] = str(event.get("event", ""))
-        if _source_throttle.has_suppressed:
-            _source_throttle.flush()
-        self._emit(event, LEVELS[event["level"]])
-
-    def _emit(self, event: Event, severity: int) -> None:
-        if severity >= self._listener_level:
-            for listener in _listeners:
-                listener(event)
-        if severity >= self._level:
-            self._writer.write(self._line(event))
-
-    def _line(self, event: Event) -> bytes:
-        if self._render is not None:
-            try:
-                return self._render(dict(event)).encode(errors="replace")
-            except Exception:  # noqa: BLE001 - logging never raises; JSON accepts every value
-                return logevent.encode_line(event)
-        return logevent.encode_line(event)
+    context: Mapping[str, Any]
+    level: int
+    listener_level: int
+    render: Renderer | None
+    writer: LineWriter | StreamWriter
 
 
-class _Sink:
-    """Receives events from structlog loggers, as keyword arguments of a method per level."""
+class _Output:
+    """The logger that structlog wraps: it calls the method of the event's level."""
 
-    def debug(self, /, **event: Any) -> None:
-        _current().log("debug", event)
+    def emit(self, /, **event: Any) -> None:
+        """Pass a complete event to the listeners, and write it."""
+        _emit(event)
 
-    def info(self, /, **event: Any) -> None:
-        _current().log("info", event)
-
-    def warning(self, /, **event: Any) -> None:
-        _current().log("warning", event)
-
-    def error(self, /, **event: Any) -> None:
-        _current().log("error", event)
-
-    def critical(self, /, **event: Any) -> None:
-        _current().log("critical", event)
+    debug = info = warning = error = critical = emit
 
 
-_sink = _Sink()
-_pipeline: _Pipeline | None = None
+_output = _Output()
+_current: _Settings | None = None
 
 
-def _current() -> _Pipeline:
-    if _pipeline is None:
+def _settings() -> _Settings:
+    if _current is None:
         configure()
-    assert _pipeline is not None
-    return _pipeline
+    assert _current is not None
+    return _current
+
+
+def _complete(_logger: object, level: str, event: Event) -> Event:
+    """Add the context of the task and of the process, the level, the time, and the exception."""
+    event = {**(_bound.get() or {}), **_settings().context, **event}
+    event["level"] = level
+    event["timestamp"] = now()
+    if "exc_info" in event:
+        _add_exception(event)
+    return event
+
+
+def _limit_source(_logger: object, _level: str, event: Event) -> Event:
+    """Limit the rate of the events of a source; those of the robot itself have no limit."""
+    _source_throttle.flush()
+    if source := _source.get():
+        _source_throttle.log(_emit, source, event)
+        raise structlog.DropEvent
+    return event
+
+
+def _emit(event: Event) -> None:
+    settings = _settings()
+    severity = LEVELS[event["level"]]
+    if severity >= settings.listener_level:
+        for listener in _listeners:
+            listener(event)
+    if severity >= settings.level:
+        settings.writer.write(_line(event, settings.render))
+
+
+def _line(event: Event, render: Renderer | None) -> bytes:
+    if render is not None:
+        # Logging never raises, and JSON accepts every value.
+        with contextlib.suppress(Exception):
+            return render(dict(event)).encode(errors="replace")
+    return logevent.encode_line(event)
 
 
 def get_logger(min_level: str = "debug", /, **context: Any) -> Logger:
@@ -157,7 +115,9 @@ def get_logger(min_level: str = "debug", /, **context: Any) -> Logger:
     """
     logger: Logger = structlog.get_logger(**context)
     if min_level != "debug":
-        filtering = structlog.make_filtering_bound_logger(LEVELS[min_level])
+        settings = _settings()
+        least = max(LEVELS[min_level], min(settings.level, settings.listener_level))
+        filtering = structlog.make_filtering_bound_logger(least)
         logger = structlog.wrap_logger(None, wrapper_class=filtering, **context)
     # Binding now halves the cost of a call. Before the log is configured, each call must look the
     # configuration up.
@@ -213,7 +173,9 @@ def configure(
     listener_level: str | None = None,
     **context: Any,
 ) -> None:
-    """Configure the log of this process; may be called again.
+    """Configure the log of this process.
+
+    May be called again; loggers that exist keep their lowest level.
 
     Args:
         level: Lowest level that is written, one of ``LEVELS``.
@@ -222,26 +184,27 @@ def configure(
         listener_level: Lowest level that listeners receive; by default ``level``.
         context: Values that every event of this process carries, such as ``app="device"``.
     """
-    global _pipeline  # noqa: PLW0603 - a process has one log, as in structlog
+    global _current  # noqa: PLW0603 - a process has one log, as in structlog
     target = stream if stream is not None else sys.stdout
     render = (
         pretty(colors=not isinstance(target, int) and wants_colors(target))
         if fmt == "pretty"
         else None
     )
-    _pipeline = _Pipeline(context, LEVELS[level], LEVELS[listener_level or level], render, target)
-    # The pipeline checks levels, so that a new level applies to existing loggers too.
+    writer = writer_to(target, lambda count: _line({**context, **dropped_lines(count)}, render))
+    _current = _Settings(context, LEVELS[level], LEVELS[listener_level or level], render, writer)
     structlog.configure(
-        processors=[],
-        wrapper_class=structlog.make_filtering_bound_logger(0),
-        logger_factory=lambda *_args: _sink,
-        cache_logger_on_first_use=False,
+        processors=[_complete, _limit_source],
+        wrapper_class=structlog.make_filtering_bound_logger(
+            min(_current.level, _current.listener_level)
+        ),
+        logger_factory=lambda *_args: _output,
     )
 
 
 def descriptor() -> int | None:
     """Return the file descriptor of this process's log, or None for a stream in memory."""
-    return _current().descriptor
+    return _settings().writer.fd
 
 
 def relay(event: Mapping[str, Any]) -> None:
@@ -250,7 +213,15 @@ def relay(event: Mapping[str, Any]) -> None:
     Args:
         event: At least ``event`` and ``level``; an unknown level becomes info.
     """
-    _current().relay(event)
+    context = _settings().context
+    instance = {"instance": context["instance"]} if "instance" in context else {}
+    complete = {**instance, **event, "event": str(event.get("event", ""))}
+    if complete.get("level") not in LEVELS:
+        complete["level"] = "info"
+    if not logevent.is_timestamp(complete.get("timestamp")):
+        complete["timestamp"] = now()
+    _source_throttle.flush()
+    _emit(complete)
 
 
 def _add_exception(event: Event) -> None:

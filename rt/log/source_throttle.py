@@ -17,7 +17,7 @@ PREFIX: Final = 32
 """Characters of an event that determine its class; the caller may control the rest."""
 
 Event = MutableMapping[str, Any]
-Emit = Callable[[Event, int], None]
+Emit = Callable[[Event], object]
 
 
 class SourceThrottle:
@@ -25,18 +25,19 @@ class SourceThrottle:
 
     Args:
         clock: Returns the time (s).
-
-    Attributes:
-        has_suppressed: Whether `flush` may have events to log.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._throttle = Throttle("source", burst=BURST, interval=INTERVAL, clock=clock)
         # A signal handler may log while this thread does.
         self._lock = threading.RLock()
-        self.has_suppressed = False
 
-    def log(self, emit: Emit, source: str, event: Event, severity: int) -> None:
+    @property
+    def has_suppressed(self) -> bool:
+        """Whether `flush` has events to log, now or later."""
+        return self._throttle.has_suppressed
+
+    def log(self, emit: Emit, source: str, event: Event) -> None:
         """Log an event, or count it as suppressed; see `Throttle.log`."""
 
         def write(
@@ -47,21 +48,16 @@ class SourceThrottle:
             **_: object,
         ) -> None:
             if suppressed:
-                fields["suppressed"] = suppressed + (
-                    before if isinstance(before := fields.get("suppressed"), int) else 0
-                )
-            emit(fields, severity)
+                before = fields.get("suppressed")
+                fields["suppressed"] = suppressed + (before if isinstance(before, int) else 0)
+            emit(fields)
 
         text = str(event["event"])
         with self._lock:
-            if not self._throttle.log(write, text, text[:PREFIX], source=source, fields=event):
-                self.has_suppressed = True
+            self._throttle.log(write, text, text[:PREFIX], source=source, fields=event)
 
     def flush(self, *, always: bool = False) -> None:
         """Log the suppressed events that are due, or all of them."""
-        with self._lock:
-            self._throttle.flush(always=always)
-            self.has_suppressed = self._throttle.has_suppressed
-
-
-__all__ = ["SourceThrottle"]
+        if self.has_suppressed:
+            with self._lock:
+                self._throttle.flush(always=always)

@@ -43,7 +43,7 @@ def _texts(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
             yield f"argument {number}", argument
             continue
         for line, data in enumerate(sys.stdin.buffer if sys.stdin else (), 1):
-            # Invalid UTF-8 is reported as the repositionment characters.
-            text = data.decode(errors="reposition").rstrip("\r\n")
+            # Invalid UTF-8 is reported as replacement characters.
+            text = data.decode(errors="replace").rstrip("\r\n")
             if text.strip():
                 yield f"line {line}", text

@@ -117,9 +117,7 @@ def test_source_never_exceeds_its_rate(steps: list[tuple[float, str, str]]) -> N
         limiter.flush()
         fields = {"event": event, "source": source}
         counts[source, event] = counts.get((source, event), 0) + 1
-        limiter.log(
-            lambda each, _: written.append((each["source"], each["event"])), source, fields, 20
-        )
+        limiter.log(lambda each: written.append((each["source"], each["event"])), source, fields)
         elapsed = clock.now - 1000.0
         for key in counts:
             assert written.count(key) <= BURST + elapsed / INTERVAL
