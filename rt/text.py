@@ -1,10 +1,12 @@
-"""Bounded text for messages: suggestions for mistyped names, and short forms of received values.
+"""Text for messages: suggestions for mistyped names, short forms of values, places in TOML.
 
-Invariant: the cost is bounded for names of any length and number, because callers choose the names.
+Invariant: the cost is bounded for names and values of any length and number, because callers choose
+them.
 """
 
 import heapq
 import itertools
+import re
 import reprlib
 from collections.abc import Iterable
 
@@ -22,6 +24,11 @@ LISTED_MAX = 20
 
 _MAX_NAMES = 2048
 _CANDIDATES = 4
+
+_TOML_PLACE = re.compile(
+    r"(?P<reason>.*?) \(at (?:line (?P<line>\d+), column (?P<column>\d+)|end of document)\)",
+    re.DOTALL,
+)
 
 _reprs = reprlib.Repr()
 _reprs.maxstring = _reprs.maxother = WORD_MAX
@@ -95,6 +102,16 @@ def quote(value: object) -> str:
     elif isinstance(value, bytes):
         value = value[:WORD_MAX]
     return clip(_reprs.repr(value), 4 * WORD_MAX)
+
+
+def toml_error(error: ValueError, text: str) -> tuple[str, int, int]:
+    """Return the reason, line and column of an error that `tomllib` found in a text."""
+    found = _TOML_PLACE.fullmatch(str(error))
+    if found is not None and found["line"]:
+        return found["reason"], int(found["line"]), int(found["column"])
+    line = text.rstrip().count("\n") + 1
+    column = len(text.split("\n")[line - 1].rstrip("\r")) + 1
+    return found["reason"] if found else str(error), line, column
 
 
 def _max_ratio(one: int, other: int) -> float:

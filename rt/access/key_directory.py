@@ -14,6 +14,7 @@ import msgspec
 from rt.access.keyring import ROBOT_FILE, STATION_SUFFIX, Keyring
 from rt.config import Config
 from rt.config.network import open_listeners, require_keys
+from rt.config.overrides import state_home
 from rt.errors import ConfigError
 
 AUTO = "auto"
@@ -41,7 +42,7 @@ def key_directory(
     """Return the key directory of a robot.
 
     With `auto` it is ``keys`` in the project's directory if that holds keys, else ``INSTANCE/keys``
-    in `state_home`.
+    in the user's state directory.
 
     Args:
         option: Value of the option `keys_dir`: ``auto`` or a path.
@@ -52,7 +53,7 @@ def key_directory(
     folder = folder or Path.cwd()
     if option != AUTO:
         return KeyDirectory(folder / option)
-    wanted = state_home(os.environ if env is None else env) / instance / "keys"
+    wanted = keys_home(os.environ if env is None else env) / instance / "keys"
     old = folder / LEGACY
     if not _holds_keys(old):
         return KeyDirectory(wanted)
@@ -64,8 +65,8 @@ def key_directory(
     )
 
 
-def state_home(env: Mapping[str, str]) -> Path:
-    """Return the state directory of this user's robots.
+def keys_home(env: Mapping[str, str]) -> Path:
+    """Return the directory of the keys of this user's robots.
 
     It is ``$XDG_STATE_HOME/rt``, for root ``/var/lib/rt``, else ``~/.local/state/rt``. A service
     without a HOME uses systemd's ``$STATE_DIRECTORY``.
@@ -73,17 +74,13 @@ def state_home(env: Mapping[str, str]) -> Path:
     Raises:
         ConfigError: No such directory is defined.
     """
-    given = env.get("XDG_STATE_HOME", "")
-    if given.startswith("/"):
-        return Path(given) / "rt"
-    if os.geteuid() == 0:
-        return Path("/var/lib/rt")
-    home = env.get("HOME", "")
+    if (found := state_home(env, Path("/var/lib/rt"))) is not None:
+        return found
     service = env.get("STATE_DIRECTORY", "").partition(":")[0]
-    if not home.startswith("/") and service.startswith("/"):
+    if service.startswith("/"):
         return Path(service)
     try:
-        return (Path(home) if home.startswith("/") else Path.home()) / ".local" / "state" / "rt"
+        return Path.home() / ".local" / "state" / "rt"
     except RuntimeError:
         raise ConfigError(
             "no directory for keys; set HOME or XDG_STATE_HOME, or the option keys_dir"

@@ -14,7 +14,7 @@ import msgspec
 
 from rt.catalog.parameter import MAX_BYTES, Parameter
 from rt.catalog.peripheral import DEFAULT_SUB_INTERVAL, Peripheral
-from rt.catalog.problem import NO_VALUE, Problem, Report, convert, reporter, shown
+from rt.catalog.problem import Problem, Report, convert, reporter, shown
 from rt.protocol.message import INTERVAL_MAX, VALUES_MAX
 
 MAX_DEVICE_PARAMS: Final = 16
@@ -65,7 +65,7 @@ def check(tables: Mapping[str, object]) -> tuple[dict[str, Peripheral], list[Pro
             owner = owners.setdefault(device_id, name)
             if owner != name:
                 reporter(problems, name)(
-                    "device_id", device_id, f"already used by [{owner}]; each type needs its own"
+                    "device_id", f"already used by [{owner}]; each type needs its own", device_id
                 )
         peripherals[name] = peripheral
     return peripherals, problems
@@ -84,8 +84,8 @@ def check_builtin_names(
         if given.device_id is not None:
             report(
                 "device_id",
-                given.device_id,
                 f"{name} is built in and not a Smart Device; use another name",
+                given.device_id,
             )
             continue
         kinds = {param.name: param.ctype for param in given.params}
@@ -93,7 +93,6 @@ def check_builtin_names(
         for param in sorted({param for param, _ in changed}):
             report(
                 "params",
-                NO_VALUE,
                 f"{param!r} differs from the built-in {name}; remove the table to use that one",
             )
     return problems
@@ -103,13 +102,11 @@ def _peripheral(name: str, table: object, problems: list[Problem]) -> Peripheral
     before = len(problems)
     report = reporter(problems, name)
     if not isinstance(table, Mapping):
-        report("", table, "expected a table such as [limit-switch]")
+        report("", "expected a table such as [limit-switch]", table)
         return None
     if not _PERIPHERAL_NAME.fullmatch(name) or len(name) > MAX_NAME_LENGTH:
         report(
-            "",
-            NO_VALUE,
-            f"a name consists of words of a-z and 0-9 joined by -, at most {MAX_NAME_LENGTH}",
+            "", f"a name consists of words of a-z and 0-9 joined by -, at most {MAX_NAME_LENGTH}"
         )
     spec = convert(_PeripheralSpec, table, report)
     if spec is None:
@@ -132,7 +129,7 @@ def _peripheral(name: str, table: object, problems: list[Problem]) -> Peripheral
 def _check_head(spec: _PeripheralSpec, report: Report) -> None:
     smart = spec.device_id is not None
     if spec.device_id is not None and not 0 <= spec.device_id <= 0xFFFF:
-        report("device_id", spec.device_id, "expected 0 to 65535 (16 bits)")
+        report("device_id", "expected 0 to 65535 (16 bits)", spec.device_id)
     for key in _INTERVALS:
         interval = getattr(spec, key)
         if interval is None:
@@ -140,20 +137,16 @@ def _check_head(spec: _PeripheralSpec, report: Report) -> None:
         if not MIN_INTERVAL <= interval <= MAX_INTERVAL:
             report(
                 key,
-                interval,
                 f"expected {MIN_INTERVAL} to {MAX_INTERVAL} s (16 bits of milliseconds)",
+                interval,
             )
         elif not smart:
             report(
-                key, interval, "only Smart Devices have intervals, and this table has no device_id"
+                key, "only Smart Devices have intervals, and this table has no device_id", interval
             )
     most, kind = (MAX_DEVICE_PARAMS, "a Smart Device") if smart else (MAX_PARAMS, "a peripheral")
     if len(spec.params) > most:
-        report(
-            "params",
-            NO_VALUE,
-            f"too many parameters: {len(spec.params)}, and {kind} has at most {most}",
-        )
+        report("params", f"too many parameters: {len(spec.params)}, and {kind} has at most {most}")
 
 
 def _params(table: str, spec: _PeripheralSpec, problems: list[Problem]) -> list[Parameter]:
@@ -173,7 +166,7 @@ def _params(table: str, spec: _PeripheralSpec, problems: list[Problem]) -> list[
         if found is None:
             continue
         if found.name in names:
-            report("name", NO_VALUE, "duplicate name in this table")
+            report("name", "duplicate name in this table")
         names.add(found.name)
         ids.append(found.id)
         param = _param(
@@ -187,9 +180,7 @@ def _params(table: str, spec: _PeripheralSpec, problems: list[Problem]) -> list[
     if len(ids) == len(spec.params):
         _check_ids(ids, reporter(problems, table))
     if sum(param.size for param in params) > MAX_BYTES:
-        reporter(problems, table)(
-            "params", NO_VALUE, f"the values take more than {MAX_BYTES} bytes in total"
-        )
+        reporter(problems, table)("params", f"the values take more than {MAX_BYTES} bytes in total")
     return sorted(params, key=lambda param: param.id)
 
 
@@ -200,42 +191,33 @@ def _check_ids(ids: Sequence[int | None], report: Report) -> None:
     if len(given) < len(ids):
         report(
             "params",
-            NO_VALUE,
             "some have an id and some have none; give an id to all, or to none to use their order",
         )
     elif len(set(given)) < len(given):
         twice = next(each for each in given if given.count(each) > 1)
-        report("params", NO_VALUE, f"duplicate id {twice}")
+        report("params", f"duplicate id {twice}")
     elif sorted(given) != list(range(len(given))):
         gap = next(each for each in range(len(given)) if each not in given)
-        report(
-            "params",
-            NO_VALUE,
-            f"id {gap} is missing; ids are 0 to {len(given) - 1} without gaps",
-        )
+        report("params", f"id {gap} is missing; ids are 0 to {len(given) - 1} without gaps")
 
 
 def _param(spec: _ParameterSpec, number: int, report: Report, *, smart: bool) -> Parameter | None:
     if not _PARAM_NAME.fullmatch(spec.name) or len(spec.name) > MAX_NAME_LENGTH:
         report(
             "name",
-            spec.name,
             f"a name consists of a-z, 0-9 and _, begins with a letter, at most {MAX_NAME_LENGTH}",
+            spec.name,
         )
     elif keyword.iskeyword(spec.name):
-        report("name", spec.name, "a keyword of Python; use another name")
+        report("name", "a keyword of Python; use another name", spec.name)
     if not spec.readable and not spec.writeable:
-        report("readable", spec.readable, "a parameter must be readable or writeable")
+        report("readable", "a parameter must be readable or writeable", spec.readable)
     if spec.subscribed and not spec.readable:
-        report(
-            "subscribed",
-            spec.subscribed,
-            "only readable parameters can be subscribed to",
-        )
+        report("subscribed", "only readable parameters can be subscribed to", spec.subscribed)
     try:
         ctype = Parameter.parse_ctype(spec.type)
     except ValueError as error:
-        report("type", NO_VALUE, str(error))
+        report("type", str(error))
         return None
     subscribed = spec.readable if spec.subscribed is None else spec.subscribed
     param = Parameter(
@@ -250,12 +232,12 @@ def _param(spec: _ParameterSpec, number: int, report: Report, *, smart: bool) ->
     if smart and size > VALUES_MAX:
         report(
             "type",
-            spec.type,
             f"{size} bytes, but a message to a Smart Device carries at most {VALUES_MAX}",
+            spec.type,
         )
     lower, upper = (_limit(param, key, getattr(spec, key), report) for key in ("lower", "upper"))
     if lower is not None and upper is not None and lower > upper:
-        report("lower", lower, f"greater than upper = {upper}")
+        report("lower", f"greater than upper = {upper}", lower)
     return param._replace(
         lower=-math.inf if lower is None else lower,
         upper=math.inf if upper is None else upper,
@@ -269,18 +251,18 @@ def _limit(param: Parameter, key: str, value: float | None, report: Report) -> f
     if not param.is_simple or param.ctype is ctypes.c_bool:
         report(
             key,
-            value,
             f"only numbers have limits, not {'a bool' if param.is_simple else 'an array'}",
+            value,
         )
         return None
     if not -math.inf < value < math.inf:  # math.isfinite raises for huge integers
-        report(key, value, "a limit must be finite; omit it for none")
+        report(key, "a limit must be finite; omit it for none", value)
         return None
     if not param.is_real and value != int(value):
-        report(key, value, "the limit of an integer must be a whole number")
+        report(key, "the limit of an integer must be a whole number", value)
         return None
     least, most = param.type_bounds
     if not least <= value <= most:
-        report(key, value, f"the range of the type is {least} to {most}")
+        report(key, f"the range of the type is {least} to {most}", value)
         return None
     return float(value) if param.is_real else int(value)

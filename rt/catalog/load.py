@@ -3,7 +3,6 @@
 Invariant: a catalog with any problem is refused, and the error lists all problems.
 """
 
-import re
 import stat
 import sys
 import tomllib
@@ -17,14 +16,11 @@ from rt.catalog.line_map import line_of
 from rt.catalog.peripheral import Peripheral
 from rt.catalog.problem import Problem
 from rt.errors import CatalogError, DeviceError
+from rt.text import toml_error
 
 MAX_FILE_SIZE: Final = 1 << 20
 """The maximum size of a catalog file (bytes); the built-in one has 7000."""
 _MAX_SHOWN = 20
-_SYNTAX_PLACE = re.compile(
-    r"^(?P<reason>.*?) \(at (?:line (?P<line>\d+), column (?P<column>\d+)|end of document)\)$",
-    re.DOTALL,
-)
 
 
 class Catalog(Mapping[str, Peripheral]):
@@ -94,9 +90,7 @@ def parse(text: str, source: str = "catalog") -> Catalog:
     try:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        match = _SYNTAX_PLACE.match(str(error))
-        line = int(match["line"]) if match and match["line"] else text.rstrip().count("\n") + 1
-        reason = match["reason"] if match else str(error)
+        reason, line, _ = toml_error(error, text)
         raise CatalogError(
             f"{source}:{line}: not TOML: {reason[:1].lower()}{reason[1:]}", file=source, line=line
         ) from None

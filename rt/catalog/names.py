@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from rt.errors import DeviceError
-from rt.text import clip, closest, listed, quote
+from rt.text import clip, listed, nearest, quote
 
 UID_END: Final = 1 << 88
 """The end of the range of UIDs: 2**88."""
@@ -30,7 +30,7 @@ def resolve_uid(text: str, names: Mapping[str, int], types: Iterable[str] = ()) 
         12
         >>> resolve_uid("left_moter", {"left_motor": 7})
         Traceback (most recent call last):
-        rt.errors.DeviceError: there is no device 'left_moter': did you mean left_motor?
+        rt.errors.DeviceError: there is no device 'left_moter'; did you mean left_motor?
     """
     if text in names:
         return names[text]
@@ -39,16 +39,13 @@ def resolve_uid(text: str, names: Mapping[str, int], types: Iterable[str] = ()) 
         if uid < UID_END:
             return uid
     types = list(types)
-    near = closest(text, [*names, *types])
     if text.isascii() and text.isdigit():
-        hint = "the number is too large for a UID; `rt devices` shows UIDs"
-    elif near is not None:
-        hint = f"did you mean {near}?"
-    else:
+        hint = ": the number is too large for a UID; `rt devices` shows UIDs"
+    elif not (hint := nearest(text, [*names, *types])):
         known = f"one of {listed(names)}" if names else "a name"
-        type_hint = f", a type such as {types[0]}," if types else ""
-        hint = f"use a UID{type_hint} or {known}; devices are named in rt.toml, below [dev_name]"
-    raise DeviceError(f"there is no device {quote(text)}: {hint}", uid=clip(text))
+        example = f", a type such as {types[0]}," if types else ""
+        hint = f": use a UID{example} or {known}; devices are named in rt.toml, below [dev_name]"
+    raise DeviceError(f"there is no device {quote(text)}{hint}", uid=clip(text))
 
 
 def name_of(uid: int, names: Mapping[str, int]) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from rt.errors import DeviceBufferError
-from rt.text import closest
+from rt.text import nearest
 
 _SIMPLE: dict[str, Any] = {
     "bool": ctypes.c_bool,
@@ -122,10 +122,9 @@ class Parameter(NamedTuple):
         match = _SPECIFIER.fullmatch(type_specifier)
         if match is None or match["base"] not in _SIMPLE:
             base = type_specifier.partition("[")[0].strip()
-            near = closest(base, TYPE_NAMES, cutoff=0.6)
-            types = f"use one of {', '.join(TYPE_NAMES)}, or uint8[64]"
-            hint = types if near is None else f"did you mean {near!r}?"
-            raise ValueError(f"unknown type {type_specifier[:60]!r}; {hint}")
+            types = f"; use one of {', '.join(TYPE_NAMES)}, or uint8[64]"
+            hint = nearest(base, TYPE_NAMES, cutoff=0.6) or types
+            raise ValueError(f"unknown type {type_specifier[:60]!r}{hint}")
         ctype = _SIMPLE[match["base"]]
         sizes = re.findall(r"[0-9]+", match["sizes"])
         if len(sizes) > MAX_DIMENSIONS:

@@ -9,7 +9,7 @@ import msgspec
 from rt.catalog.packing import Packing
 from rt.catalog.parameter import Parameter
 from rt.errors import DeviceError, RemoteProtocolError
-from rt.text import clip, closest, quote
+from rt.text import clip, nearest, quote
 
 DEFAULT_SUB_INTERVAL = 0.04
 
@@ -132,7 +132,6 @@ class Peripheral(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 def unknown_parameter(peripheral: Peripheral, name: str) -> DeviceError:
     """Return the error for an unknown parameter, with a suggestion or the known names."""
     names = [param.name for param in peripheral.params]
-    near = closest(name, names)
-    hint = f"it has {', '.join(names) or 'none'}" if near is None else f"did you mean {near!r}?"
-    sentence = f"{peripheral.name} has no parameter {quote(name)}: {hint}"
+    hint = nearest(name, names) or f"; it has {', '.join(names) or 'none'}"
+    sentence = f"{peripheral.name} has no parameter {quote(name)}{hint}"
     return DeviceError(sentence, device=peripheral.name, param=clip(name))

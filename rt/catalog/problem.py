@@ -2,20 +2,19 @@
 
 import functools
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
 import msgspec
 
-from rt.text import closest
+from rt.text import nearest
 
-NO_VALUE: Final = object()
-"""The value of a problem that shows none."""
+_NO_VALUE: Final = object()
 _SHOWN = 60
 
 S = TypeVar("S", bound=msgspec.Struct)
-Report = Callable[[str, object, str], None]
-"""Reports a problem: the key, the value or ``NO_VALUE``, and what is expected."""
+Report = Callable[..., None]
+"""Reports a problem: the key, what is expected, and the value if the message shows it."""
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -42,17 +41,18 @@ def convert(struct: type[S], table: Mapping[str, Any], report: Report) -> S | No
     table = {str(key): value for key, value in table.items()}
     for key, value in table.items():
         if key not in fields:
-            report(key, NO_VALUE, f"unknown key; {_nearest(key, fields)}")
+            hint = nearest(key, fields, cutoff=0.6) or f"; use one of {', '.join(fields)}"
+            report(key, f"unknown key{hint}")
             valid = False
             continue
         try:
             values[key] = msgspec.convert(value, fields[key].type)
         except msgspec.ValidationError as error:
-            report(key, value, _expected(error))
+            report(key, _expected(error), value)
             valid = False
     for field in fields.values():
         if field.required and field.name not in table:
-            report(field.name, NO_VALUE, "missing")
+            report(field.name, "missing")
             valid = False
     return struct(**values) if valid else None
 
@@ -86,20 +86,14 @@ def _expected(error: msgspec.ValidationError) -> str:
     return f"expected {dict(_WORDS).get(match[1], match[1])}{where}"
 
 
-def _nearest(word: str, known: Iterable[str]) -> str:
-    known = list(known)
-    near = closest(word, known, cutoff=0.6)
-    return f"use one of {', '.join(known)}" if near is None else f"did you mean {near!r}?"
-
-
 def reporter(
     problems: list[Problem], table: str, where: str = "", param: str | None = None
 ) -> Report:
     """Return a function that adds problems of a table, or of the parameter at ``where``."""
 
-    def report(field: str, value: object, allowed: str, /) -> None:
+    def report(field: str, allowed: str, value: object = _NO_VALUE, /) -> None:
         key = _short(field)
-        what = key if value is NO_VALUE else f"{key} = {shown(value)}".removeprefix(" = ")
+        what = key if value is _NO_VALUE else f"{key} = {shown(value)}".removeprefix(" = ")
         place = " ".join(part for part in (f"[{_short(table)}]", where, what) if part)
         problems.append(Problem(table, param, field, f"{place}: {allowed}"))
 

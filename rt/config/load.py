@@ -95,62 +95,56 @@ def load(
 
 
 class _Layers:
-    """The values read so far; each new value overrides them."""
+    """The values read so far; each new value overrides them.
 
-    def __init__(self) -> None:
-        self._values: dict[str, Any] = {}
-        self._origins = dict.fromkeys(OPTIONS, "default")
+    Args:
+        values: Values that were checked earlier.
+        origin: Their origin.
+    """
+
+    def __init__(self, values: Mapping[str, Any] = {}, origin: str = "default") -> None:
+        self._values = dict(values)
+        self._origins = dict.fromkeys(OPTIONS, origin)
         self._places: dict[str, str] = {}
 
-    def put(self, option: Option, raw: object, place: str, *, text: bool) -> None:
-        """Check a value and add it."""
-        if option.kind == "map":
-            given = parse_pairs(option, raw, place)
-            self.merge(
-                option,
-                {
-                    key: check_entry(option, key, each, place, text=True)
-                    for key, each in given.items()
-                },
-                place,
-            )
-        else:
+    def value(self, option: Option) -> Any:
+        """Return the current value of an option."""
+        return self._values.get(option.name, option.default)
+
+    def put(
+        self,
+        option: Option,
+        raw: object,
+        place: str,
+        *,
+        text: bool = False,
+        places: Mapping[str, str] = {},
+    ) -> None:
+        """Check a value and add it; to a map, its entries.
+
+        Args:
+            option: The option.
+            raw: The value.
+            place: Place of the value.
+            text: Whether every type comes as text, as in the environment.
+            places: Place of each entry of a map, if known.
+        """
+        if option.kind != "map":
             self._values[option.name] = check_value(option, raw, place, text=text)
             self._origins[option.name] = place
-
-    def begin(self, name: str, value: Any) -> None:
-        """Begin with a value that was checked earlier."""
-        self._values[name] = value
-        self._origins[name] = overrides.ORIGIN
-
-    def value(self, name: str) -> Any:
-        """Return the current value of an option."""
-        return self._values.get(name, OPTIONS[name].default)
-
-    def put_override(self, option: Option, raw: object) -> None:
-        """Add an override; for a map, its entries."""
-        if option.kind == "map" and isinstance(raw, Mapping):
-            checked = {
-                key: check_entry(option, str(key), each, overrides.ORIGIN, text=False)
-                for key, each in raw.items()
-            }
-            self.merge(option, checked, overrides.ORIGIN)
-        else:
-            self.put(option, raw, overrides.ORIGIN, text=False)
-
-    def note_places(self, places: Mapping[str, str]) -> None:
-        """Record the line of each device name."""
-        self._places |= places
-
-    def merge(self, option: Option, entries: Mapping[str, Any], place: str) -> None:
-        """Add checked entries of a map."""
-        below = self._values.get(option.name, option.default)
-        self._values[option.name] = {
-            **{key: each for key, each in below.items() if key not in entries},
-            **entries,
+            return
+        if not isinstance(raw, Mapping):
+            raw, text = parse_pairs(option, raw, place), True
+        entries = {
+            str(key): check_entry(option, str(key), each, places.get(key, place), text=text)
+            for key, each in raw.items()
         }
-        origin = self._origins[option.name]
+        below, origin = self.value(option), self._origins[option.name]
+        kept = {key: each for key, each in below.items() if key not in entries}
+        self._values[option.name] = {**kept, **entries}
         self._origins[option.name] = f"{origin}, {place}" if below and origin != place else place
+        if option.name == "dev_name":
+            self._places |= places
 
     def _refuse_duplicate_uids(self, config: Config) -> None:
         named: dict[int, str] = {}
@@ -203,30 +197,19 @@ def _read_document(layers: _Layers, document: "Document", cwd: Path) -> None:
                 option=name,
             )
         option = find_option(name, place)
+        value, places = raw, dict[str, str]()
         if option.kind == "map" and isinstance(raw, dict):
             places = {key: document.place(name, key) for key in raw}
             _refuse_misplaced(option, raw, places)
-            if option.name == "dev_name":
-                layers.note_places(places)
-            layers.merge(
-                option,
-                {key: check_entry(option, key, raw[key], places[key], text=False) for key in raw},
-                place,
-            )
-        elif (
-            option.is_path
-            and isinstance(raw, str)
-            and _names_file(raw)
-            and document.path.parent != cwd
-        ):
-            layers.put(option, str(document.path.parent.absolute() / raw), place, text=False)
-        else:
-            layers.put(option, raw, place, text=False)
+        elif option.is_path and isinstance(raw, str) and _names_file(raw):
+            folder = document.path.parent
+            value = raw if folder == cwd else str(folder.absolute() / raw)
+        layers.put(option, value, place, places=places)
 
 
 def _read_overrides(layers: _Layers, env: Mapping[str, str], flags: Mapping[str, object]) -> None:
     """Add the overrides of the instance that rt.toml, the variables and the flags name."""
-    name = flags.get("instance") or env.get("RT_INSTANCE") or layers.value("instance")
+    name = flags.get("instance") or env.get("RT_INSTANCE") or layers.value(OPTIONS["instance"])
     try:
         check_value(OPTIONS["instance"], name, "instance", text=False)
     except ConfigError:
@@ -235,7 +218,7 @@ def _read_overrides(layers: _Layers, env: Mapping[str, str], flags: Mapping[str,
     values = overrides.read(directory)
     try:
         for option, raw in values.items():
-            layers.put_override(find_option(option, overrides.ORIGIN), raw)
+            layers.put(find_option(option, overrides.ORIGIN), raw, overrides.ORIGIN)
     except ConfigError as error:
         assert directory is not None
         remedy = f"run `rt config unset`, or correct {directory / overrides.FILE_NAME}"
@@ -248,11 +231,9 @@ def apply_overrides(config: Config, values: Mapping[str, Any]) -> Config:
     Raises:
         ConfigError: A name or a value is wrong, with the message of `load`.
     """
-    layers = _Layers()
-    for name in OPTIONS:
-        layers.begin(name, getattr(config, name))
+    layers = _Layers({name: getattr(config, name) for name in OPTIONS}, overrides.ORIGIN)
     for name, raw in values.items():
-        layers.put_override(find_option(name, overrides.ORIGIN), raw)
+        layers.put(find_option(name, overrides.ORIGIN), raw, overrides.ORIGIN)
     return layers.finish(None).config
 
 

@@ -30,12 +30,26 @@ OptionValues = dict[str, Any]
 """Values by option, as in rt.toml; for a map, some of its entries."""
 
 
+def state_home(env: Mapping[str, str], root: Path | None = None) -> Path | None:
+    """Return ``$XDG_STATE_HOME/rt``, else ``~/.local/state/rt``, or None if neither is set.
+
+    Args:
+        env: The environment.
+        root: Directory of the user root if XDG_STATE_HOME is not set.
+    """
+    given, home = env.get("XDG_STATE_HOME", ""), env.get("HOME", "")
+    if given.startswith("/"):
+        return Path(given) / "rt"
+    if root is not None and os.geteuid() == 0:
+        return root
+    return Path(home) / ".local" / "state" / "rt" if home.startswith("/") else None
+
+
 def state_directory(instance: str, env: Mapping[str, str]) -> Path | None:
     """Return the directory for persistent files of an instance.
 
-    It is named after the instance and is in systemd's ``$STATE_DIRECTORY``, else in
-    ``$XDG_STATE_HOME/rt``, else in ``~/.local/state/rt``, else in ``/var/lib/rt`` if that is
-    writable.
+    It is named after the instance and is in systemd's ``$STATE_DIRECTORY``, else in `state_home`,
+    else in ``/var/lib/rt`` if that is writable.
 
     Returns:
         The directory, which may not exist yet, or None if none of these places is usable.
@@ -47,12 +61,8 @@ def state_directory(instance: str, env: Mapping[str, str]) -> Path | None:
     given = env.get("STATE_DIRECTORY", "").partition(":")[0]
     if given.startswith("/"):
         return Path(given) / instance
-    state = env.get("XDG_STATE_HOME", "")
-    if state.startswith("/"):
-        return Path(state) / "rt" / instance
-    home = env.get("HOME", "")
-    if home.startswith("/"):
-        return Path(home) / ".local" / "state" / "rt" / instance
+    if (state := state_home(env)) is not None:
+        return state / instance
     shared = Path("/var/lib/rt")
     there = shared if shared.exists() else shared.parent
     return shared / instance if os.access(there, os.W_OK | os.X_OK) else None

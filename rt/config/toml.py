@@ -12,6 +12,7 @@ from typing import Any
 
 from rt.config.toml_errors import explained
 from rt.errors import ConfigError
+from rt.text import toml_error
 
 _MULTI_LINE = re.compile(r'"""[\s\S]*?"""|\'\'\'[\s\S]*?\'\'\'')
 _PART = r"""(?:[A-Za-z0-9_-]+|"(?:[^"\\]|\\.)*"|'[^']*')"""
@@ -19,9 +20,6 @@ _DOTTED = rf"{_PART}(?:\s*\.\s*{_PART})*"
 _HEADER = re.compile(rf"\s*\[\[?\s*({_DOTTED})\s*\]")
 _KEY = re.compile(rf"\s*({_DOTTED})\s*=")
 _INLINE_KEY = re.compile(rf"[{{,]\s*({_DOTTED})\s*=")
-_SYNTAX_PLACE = re.compile(
-    r"^(?P<reason>.*?) \(at (?:line (?P<line>\d+), column (?P<column>\d+)|end of document)\)$"
-)
 
 Keys = tuple[str, ...]
 
@@ -67,17 +65,7 @@ def read(path: Path, label: str) -> Document:
     try:
         return Document(path, label, tomllib.loads(text), text)
     except tomllib.TOMLDecodeError as error:
-        match = _SYNTAX_PLACE.match(str(error))
-        reason = match["reason"] if match else str(error)
-        last = text.rstrip().count("\n") + 1
-        line = int(match["line"]) if match and match["line"] else last
-        column = (
-            int(match["column"])
-            if match and match["column"]
-            else len(text.splitlines()[last - 1]) + 1
-            if text
-            else 1
-        )
+        reason, line, column = toml_error(error, text)
         reason = explained(reason, text.splitlines(), line)
         raise ConfigError(
             f"{label}:{line}:{column}: {reason}", file=str(path), line=line, column=column

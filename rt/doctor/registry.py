@@ -17,7 +17,7 @@ from rt.config import Config, nearest
 Status = Literal["ok", "warn", "fail", "skip"]
 
 # The families, in the order in which their checks run and are shown.
-FAMILIES = ("system", "memory", "network", "serial", "catalog", "code", "log")
+FAMILIES = ("system", "memory", "network", "serial", "files")
 
 
 class Environment(msgspec.Struct, frozen=True, kw_only=True):

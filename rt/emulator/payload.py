@@ -1,7 +1,6 @@
 """The values of an emulated device: initial values, and validation of given ones."""
 
 import ctypes
-import struct
 from typing import Any
 
 from rt.catalog import Parameter
@@ -20,15 +19,13 @@ def checked(param: Parameter, value: Any) -> Any:
         DeviceError: The value has a wrong type, or does not fit the parameter's type.
     """
     try:
-        fitting = param.checked(value) if param.is_simple else _packed(param.platform_type, value)
-        struct.pack("<" + _format(param), fitting)
+        return param.checked(value) if param.is_simple else _packed(param.platform_type, value)
     except (TypeError, ValueError) as error:
         raise DeviceError(str(error), param=param.name) from None
-    except (OverflowError, struct.error, IndexError):
+    except (OverflowError, IndexError):
         raise DeviceError(
             f"{param.name} = {value!r} does not fit its type", param=param.name
         ) from None
-    return fitting
 
 
 def _packed(ctype: Any, value: Any) -> bytes:
@@ -45,7 +42,3 @@ def _array(ctype: Any, value: Any) -> Any:
     if not isinstance(value, list):
         raise TypeError(f"an array must be a list, not {value!r}")
     return ctype(*(_array(ctype._type_, each) for each in value))
-
-
-def _format(param: Parameter) -> str:
-    return param.format if param.is_simple else f"{param.size}s"

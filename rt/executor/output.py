@@ -29,9 +29,6 @@ BYTES: Final = Rate(1 << 20, 200e3)
 MAX_LINE: Final = 8192
 """How many characters of a line are logged."""
 
-COUNT_INTERVAL: Final = 1.0
-"""Minimum time between two events that count suppressed lines, in s."""
-
 MAX_PARTIAL = 4096
 """How many characters a line without an end can have; then it is logged."""
 
@@ -50,7 +47,6 @@ class TeamOutput(io.TextIOBase):
         self._partial: dict[int, str] = {}
         self._clock = clock
         self._budget = Budget(LINES, BYTES, clock())
-        self._counted_at = -COUNT_INTERVAL
         self._log = log.get_logger()
 
     encoding = "utf-8"
@@ -114,7 +110,7 @@ class TeamOutput(io.TextIOBase):
         """Log the lines that all threads have begun."""
         for thread in list(self._partial):
             self.flush(thread)
-        self._emit_suppressed()
+        self._emit_suppressed(always=True)
 
     def writable(self) -> bool:
         """Return True."""
@@ -140,11 +136,8 @@ class TeamOutput(io.TextIOBase):
 
     def _emit(self, line: str) -> bool:
         """Log a line, or count it as suppressed; return whether it was logged."""
-        now = self._clock()
-        is_logged = self._budget.take(len(line), now)
-        if self._budget.suppressed and now - self._counted_at >= COUNT_INTERVAL:
-            self._counted_at = now
-            self._emit_suppressed()
+        is_logged = self._budget.take(len(line), self._clock())
+        self._emit_suppressed()
         if not is_logged:
             return False
         if len(line) > MAX_LINE:
@@ -153,9 +146,8 @@ class TeamOutput(io.TextIOBase):
         self._log.info(line, source="print", mode=self._state.mode.name.lower(), clock=clock)
         return True
 
-    def _emit_suppressed(self) -> None:
-        count, self._budget.suppressed = self._budget.suppressed, 0
-        if count:
+    def _emit_suppressed(self, *, always: bool = False) -> None:
+        if count := self._budget.report(self._clock(), always=always):
             self._log.warning(
                 "prints suppressed: team code prints too much",
                 suppressed=count,

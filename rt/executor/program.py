@@ -113,4 +113,4 @@ def _suggestion(module: ModuleType, path: Path, missing: Sequence[str]) -> str:
     near = dict.fromkeys(
         found for wanted in missing if (found := closest(wanted, known, cutoff=0.6)) is not None
     )
-    return f": did you mean {' and '.join(near)}?" if near else ""
+    return f"; did you mean {' and '.join(near)}?" if near else ""

@@ -84,7 +84,7 @@ def misspelt_entry(context: CheckContext) -> Iterator[Finding]:
     """A function has nearly the name of a missing function that the robot calls."""
     if context.is_main and _is_certain(context):
         for wanted, function in _misspelt(context):
-            yield function, f"the robot does not call {function.name}: did you mean {wanted}?"
+            yield function, f"the robot does not call {function.name}; did you mean {wanted}?"
 
 
 def _is_certain(context: CheckContext) -> bool:

@@ -55,11 +55,7 @@ def from_child(
     own = _without_claims(event)
     if not _is_recent(own.get("timestamp"), OLDEST):
         own.pop("timestamp", None)
-    own["app"] = app or child
-    own["child"] = child
-    if pid is not None:
-        own["pid"] = pid
-    return own
+    return {**own, **_origin(child, pid, app)}
 
 
 def from_stream(
@@ -74,8 +70,7 @@ def from_stream(
         pid: Process id, if known.
         app: Part of the robot; by default the name of the child.
     """
-    event = {"event": line, "level": "info", "app": app or child, "child": child, "stream": stream}
-    return event if pid is None else {**event, "pid": pid}
+    return {"event": line, "level": "info", **_origin(child, pid, app), "stream": stream}
 
 
 def from_hub(event: Mapping[str, Any]) -> dict[str, Any]:
@@ -100,6 +95,10 @@ def is_team_output(event: Mapping[str, Any]) -> bool:
 def is_from_team_process(event: Mapping[str, Any]) -> bool:
     """Whether an event is from a process that runs team code."""
     return event.get("app") == "executor" and "child" in event
+
+
+def _origin(child: str, pid: int | None, app: str) -> dict[str, Any]:
+    return {"app": app or child, "child": child, **({} if pid is None else {"pid": pid})}
 
 
 def _without_claims(event: Mapping[str, Any]) -> dict[str, Any]:

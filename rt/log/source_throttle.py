@@ -40,13 +40,7 @@ class SourceThrottle:
     def log(self, emit: Emit, source: str, event: Event) -> None:
         """Log an event, or count it as suppressed; see `Throttle.log`."""
 
-        def write(
-            event: str,  # noqa: ARG001 - passed by keyword
-            *,
-            fields: Event,
-            suppressed: int = 0,
-            **_: object,
-        ) -> None:
+        def write(_text: str, *, fields: Event, suppressed: int = 0, **_: object) -> None:
             if suppressed:
                 before = fields.get("suppressed")
                 fields["suppressed"] = suppressed + (before if isinstance(before, int) else 0)

@@ -4,10 +4,11 @@ Invariant: the first events are logged at once and a flood at a steady low rate.
 are counted, and the newest is logged in the end.
 """
 
+import functools
 import math
 import time
 from collections.abc import Callable, Hashable
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 BURST: Final = 5
 INTERVAL: Final = 5.0
@@ -56,16 +57,12 @@ class Bucket:
         return self.tokens >= self._burst
 
 
-class _Suppressed:
-    """The suppressed events of one class."""
+class _Suppressed(NamedTuple):
+    """The suppressed events of one class: their number, the newest, and its buckets."""
 
-    __slots__ = ("buckets", "context", "count", "write")
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.write: Write = lambda *_args, **_context: None
-        self.context: dict[str, Any] = {}
-        self.buckets: list[Bucket] = []
+    number: int
+    write: Write
+    buckets: list[Bucket]
 
 
 class Throttle:
@@ -123,19 +120,15 @@ class Throttle:
         keys.append(kind)
         buckets = [self._bucket(key, now, len(keys) > 1 and key is kind) for key in keys]
         empty = [key for key, bucket in zip(keys, buckets, strict=True) if bucket.refill(now) < 1]
+        newest = functools.partial(write, event, **context)
         if empty:
-            suppressed = self._suppressed.setdefault(empty[0], _Suppressed())
-            suppressed.count += 1
-            suppressed.write, suppressed.context, suppressed.buckets = (
-                write,
-                {"event": event, **context},
-                buckets,
+            before = self._suppressed.get(empty[0])
+            self._suppressed[empty[0]] = _Suppressed(
+                before.number + 1 if before else 1, newest, buckets
             )
             return False
-        for bucket in buckets:
-            bucket.tokens -= 1
-        count = sum(self._suppressed.pop(key).count for key in keys if key in self._suppressed)
-        write(event, **context, **({"suppressed": count} if count else {}))
+        count = sum(self._suppressed.pop(key).number for key in keys if key in self._suppressed)
+        _write(newest, count, buckets)
         return True
 
     @property
@@ -166,11 +159,8 @@ class Throttle:
         now = self._clock()
         for key, suppressed in list(self._suppressed.items()):
             if always or min(bucket.refill(now) for bucket in suppressed.buckets) >= 1:
-                for bucket in suppressed.buckets:
-                    bucket.tokens -= 1
                 del self._suppressed[key]
-                others = suppressed.count - 1
-                suppressed.write(**suppressed.context, **({"suppressed": others} if others else {}))
+                _write(suppressed.write, suppressed.number - 1, suppressed.buckets)
 
     def _bucket(self, key: Hashable, now: float, total: bool) -> Bucket:
         bucket = self._buckets.get(key)
@@ -191,3 +181,9 @@ class Throttle:
         if len(self._buckets) >= MAX_KEYS:
             self._buckets.clear()
             self._suppressed.clear()
+
+
+def _write(newest: Write, suppressed: int, buckets: list[Bucket]) -> None:
+    for bucket in buckets:
+        bucket.tokens -= 1
+    newest(**({"suppressed": suppressed} if suppressed else {}))

@@ -16,7 +16,7 @@ import trio
 from rt import log
 from rt.config import Config
 from rt.log import attribution
-from rt.log.throttle import Bucket
+from rt.log.budget import NO_LIMIT, Budget, Rate
 from rt.logs.file import LogFile
 from rt.logs.place import log_path
 from rt.logs.queue import LogQueue
@@ -34,7 +34,7 @@ SHARES = {"team prints": (0.2, 0.3), "team process": (0.05, 0.07), "other progra
 Together they are at most 69 % in any hour; the rest is for the robot itself.
 """
 SHARE_INTERVAL = 10.0
-"""Minimum time between two reports of lines left out (s)."""
+"""Minimum time between two reports of lines that a source left out (s)."""
 
 
 class LogFileWriter:
@@ -59,10 +59,16 @@ class LogFileWriter:
         self._failing = False
         self._unreported = 0
         total = file.total_max_bytes
+        # Threads use the budgets without a lock; a count that is slightly wrong does no harm.
         self._shares = {
-            name: _Share(burst * total, hourly * total) for name, (burst, hourly) in SHARES.items()
+            name: Budget(
+                NO_LIMIT,
+                Rate(burst * total, hourly * total / 3600),
+                time.monotonic(),
+                report_interval=SHARE_INTERVAL,
+            )
+            for name, (burst, hourly) in SHARES.items()
         }
-        self._last_report = -SHARE_INTERVAL
         self._log = log.get_logger()
 
     @classmethod
@@ -92,18 +98,13 @@ class LogFileWriter:
     def _listen_to_events(self, event: Mapping[str, Any]) -> None:
         line = encode_line(event)
         share = self._shares.get(_source(event))
-        if share is None or share.take(len(line) + 1):
+        if share is None or share.take(len(line) + 1, time.monotonic()):
             self._queue.put(line, len(line))
 
     def _report_left_out(self) -> None:
-        """Log how many lines exceeded the shares, at most once per `SHARE_INTERVAL`."""
-        left_out = {name: share.left_out for name, share in self._shares.items() if share.left_out}
-        if not left_out or time.monotonic() - self._last_report < SHARE_INTERVAL:
-            return
-        self._last_report = time.monotonic()
-        for name, count in left_out.items():
-            self._shares[name].left_out = 0
-            self._log.warning("log file share exceeded", left_out=count, writer=name)
+        for name, share in self._shares.items():
+            if count := share.report(time.monotonic()):
+                self._log.warning("log file share exceeded", left_out=count, writer=name)
 
     async def _write(self, lines: list[bytes]) -> None:
         # If the disk hangs, a cancel abandons the thread.
@@ -122,29 +123,6 @@ class LogFileWriter:
             self._failing = False
             self._log.warning("log file lines lost", file=str(self.path), lost=self._unreported)
             self._unreported = 0
-
-
-class _Share:
-    """The share of the log files that one source may fill.
-
-    Threads use it without a lock; a count that is slightly wrong does no harm.
-
-    Args:
-        burst: Amount that it may fill at once (bytes).
-        hourly: Amount that it may fill in each hour after that (bytes).
-    """
-
-    def __init__(self, burst: float, hourly: float) -> None:
-        self.left_out = 0
-        self._bucket = Bucket(burst, 3600 / hourly, time.monotonic())
-
-    def take(self, size: int) -> bool:
-        """Return whether a line of this size (bytes) may be written, and charge it."""
-        if self._bucket.refill(time.monotonic()) < size:
-            self.left_out += 1
-            return False
-        self._bucket.tokens -= size
-        return True
 
 
 def _source(event: Mapping[str, Any]) -> str:

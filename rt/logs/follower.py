@@ -6,9 +6,8 @@ gap from the log file.
 Invariant: no event is printed twice, and missed events are reported on stderr.
 """
 
-import math
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -56,9 +55,8 @@ class Printer:
             if not self.view.wants(event):
                 continue
             text = self.view.show(event)
-            length = (
-                len(text) * 3 + 1
-            )  # upper bound of its UTF-8 length, except for rare characters
+            # Upper bound of its UTF-8 length, except for rare characters.
+            length = len(text) * 3 + 1
             if chunk and size + length > _CHUNK:
                 await self._output.line("\n".join(chunk))
                 chunk, size = [], 0
@@ -114,11 +112,9 @@ class Follower:
         self._feed = LogFeed(address, printer.view.levels, options=options)
         self._gaps = GapCounter()
         self._printing = trio.Lock()
-        self._known: set[tuple[str, ...]] = set()
-        self._last = self._lost = datetime.now(UTC)
-        self._early: set[tuple[str, ...]] = set()
-        self._connected = False
-        self._connected_before = False
+        self._last = datetime.now(UTC)
+        self._in_file: set[tuple[str, ...]] = set()
+        self._early: set[tuple[str, ...]] | None = None  # printed since the connection was lost
         self._name = f"the robot {instance.name!r}" if instance else f"the robot at {address}"
 
     async def run(self) -> None:
@@ -130,20 +126,55 @@ class Follower:
         """
         with self._feed:
             with trio.move_on_after(ANSWER_TIMEOUT) as first:
-                while not self._connected:
-                    change = await self._feed.change()
-                    if change is ConnectionChange.CONNECTED:
-                        first.deadline = math.inf
-                    await self._handle(change)
+                await self._until(ConnectionChange.CONNECTED, first=True)
             if first.cancelled_caught:
                 raise InstanceAbsentError(
                     f"{self._name} does not answer at {self._address}; check the address and the"
                     " network"
                 )
+            if self._with_history:
+                await self._print_file()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._print_live)
                 while True:
-                    await self._handle(await self._feed.change())
+                    await self._until(ConnectionChange.LOST)
+                    async with self._printing:
+                        while await self._print([]):
+                            pass
+                        lost = self._last
+                        early = self._early = set()
+                        self._gaps.restart()
+                        click.echo(
+                            f"rt: disconnected from {self._name}; waiting for it to return,"
+                            " Ctrl-C stops",
+                            err=True,
+                        )
+                    await self._until(ConnectionChange.CONNECTED)
+                    async with self._printing:
+                        click.echo(f"rt: connected to {self._name} again", err=True)
+                        self._early = None
+                        await self._print_file(lost + timedelta(microseconds=1), early)
+
+    async def _until(self, wanted: ConnectionChange, *, first: bool = False) -> None:
+        """Wait for a change of the connection.
+
+        Args:
+            wanted: The change.
+            first: Whether the robot must exist, because it was not connected before.
+        """
+        while (change := await self._feed.change()) is not wanted:
+            if change is ConnectionChange.DENIED:
+                raise RuntimeBaseException(
+                    f"{self._name} does not admit this command; use a key with"
+                    " `rt logs --robot tcp://HOST:PORT --key FILE`"
+                )
+            if first and change is ConnectionChange.REFUSED:
+                if self._instance is None:
+                    raise InstanceAbsentError(
+                        f"no robot answers at {self._address}; start one there with `rt run`, and"
+                        " open it to the network with its option bind"
+                    )
+                self._instance.require()  # wait for a robot that is starting
 
     async def _print_live(self) -> None:
         while True:
@@ -161,11 +192,11 @@ class Follower:
         missed = sum(self._gaps.count(event) for event in events)
         if moments := [moment for event in events if (moment := moment_of(event))]:
             self._last = max(moments)
-        if not self._connected:  # the robot is back, but `change` has not returned yet
+        if self._early is not None:
             self._early.update(map(_key, events))
         count = len(events)
         await self._printer.events(
-            event for event in events if not self._known or _key(event) not in self._known
+            event for event in events if not self._in_file or _key(event) not in self._in_file
         )
         if missed:
             click.echo(
@@ -173,62 +204,34 @@ class Follower:
             )
         return count
 
-    async def _handle(self, change: ConnectionChange) -> None:
-        if change is ConnectionChange.CONNECTED:
-            again = self._connected_before
-            self._connected = self._connected_before = True
-            async with self._printing:
-                self._gaps.restart()
-                if again:
-                    click.echo(f"rt: connected to {self._name} again", err=True)
-                await self._print_history(again=again)
-        elif change is ConnectionChange.LOST and self._connected:
-            async with self._printing:
-                while await self._print([]):
-                    pass
-                self._connected = False
-                self._lost = self._last
-                click.echo(
-                    f"rt: disconnected from {self._name}; waiting for it to return, Ctrl-C stops",
-                    err=True,
-                )
-        elif change is ConnectionChange.DENIED:
-            raise RuntimeBaseException(
-                f"{self._name} does not admit this command; use a key with"
-                " `rt logs --robot tcp://HOST:PORT --key FILE`"
-            )
-        elif change is ConnectionChange.REFUSED and not self._connected_before:
-            if self._instance is not None:
-                self._instance.require()  # wait for a robot that is starting
-                await trio.lowlevel.checkpoint()
-                return
-            raise InstanceAbsentError(
-                f"no robot answers at {self._address}; start one there with `rt run`, and open it"
-                " to the network with its option bind"
-            )
+    async def _print_file(
+        self, since: datetime | None = None, live: Collection[tuple[str, ...]] = ()
+    ) -> None:
+        """Print the events in the file.
 
-    async def _print_history(self, *, again: bool) -> None:
-        """Print the events in the file from before the connection, without those received live."""
-        if self._file is None or not (again or self._with_history):
+        Args:
+            since: Time of the oldest event; None for that of the view.
+            live: Events that were printed already.
+        """
+        if self._file is None:
             return
-        since = self._lost + timedelta(microseconds=1) if again else None
         recent: deque[tuple[str, ...]] = deque(maxlen=RECENT)
         await trio.sleep(SETTLE_TIME)
-        # Events of a gap are newer than --since in any case.
-        with nullcontext() if again else await self._printer.history(self._file):
+        # Events of a gap are newer than the oldest event of the view in any case.
+        with nullcontext() if since else await self._printer.history(self._file):
             async for lines in read_batches(self._file):
                 events = [event_of(line) for line in lines]
                 if since is not None:
                     events = [
                         event
                         for event in events
-                        if (moment := moment_of(event)) and moment >= since
+                        if (moment := moment_of(event))
+                        and moment >= since
+                        and _key(event) not in live
                     ]
-                    events = [event for event in events if _key(event) not in self._early]
                 recent.extend(map(_key, events))
                 await self._printer.events(events)
-        self._known = set(recent)
-        self._early.clear()
+        self._in_file = set(recent)
 
 
 def _key(event: dict[str, Any]) -> tuple[str, ...]:

@@ -158,8 +158,12 @@ class LogHub:
 
     async def _receive(self, inlet: Socket) -> None:
         refusals = Throttle(burst=1, interval=WARNING_INTERVAL, clock=trio.current_time)
-        last_warning = -WARNING_INTERVAL
-        budget = Budget(INWARD_EVENTS, INWARD_BYTES, trio.current_time())
+        budget = Budget(
+            INWARD_EVENTS,
+            INWARD_BYTES,
+            trio.current_time(),
+            report_interval=WARNING_INTERVAL,
+        )
         while True:
             frames = await inlet.recv()
             refusals.flush()
@@ -172,9 +176,8 @@ class LogHub:
             self.counters.received += 1
             if budget.take(len(frames[-1]), trio.current_time()):
                 log.relay(attribution.from_hub(event))
-            elif trio.current_time() - last_warning >= WARNING_INTERVAL:
-                self._log.warning("submitted log events suppressed", suppressed=budget.suppressed)
-                last_warning, budget.suppressed = trio.current_time(), 0
+            if count := budget.report(trio.current_time()):
+                self._log.warning("submitted log events suppressed", suppressed=count)
 
 
 class LogPublisher:

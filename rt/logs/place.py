@@ -5,6 +5,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from rt.config.overrides import state_home
 from rt.instance.directory import Instance
 
 AUTO = "auto"
@@ -17,14 +18,8 @@ def log_directory(env: Mapping[str, str] | None = None) -> Path:
 
     It is ``$XDG_STATE_HOME/rt``, else ``/var/log/rt`` for root, else ``~/.local/state/rt``.
     """
-    env = os.environ if env is None else env
-    given = env.get("XDG_STATE_HOME", "")
-    if given.startswith("/"):
-        return Path(given) / "rt"
-    if os.geteuid() == 0:
-        return Path("/var/log/rt")
-    home = env.get("HOME", "")
-    return (Path(home) if home.startswith("/") else Path.home()) / ".local" / "state" / "rt"
+    found = state_home(os.environ if env is None else env, Path("/var/log/rt"))
+    return found or Path.home() / ".local" / "state" / "rt"
 
 
 def log_path(option: str, instance: str, env: Mapping[str, str] | None = None) -> Path | None:

@@ -16,7 +16,7 @@ import trio
 
 from rt import log
 from rt.log import attribution
-from rt.log.budget import Budget, Rate
+from rt.log.budget import REPORT_INTERVAL, Budget, Rate
 from rt.log.throttle import Bucket, Throttle
 from rt.process.logpipe import LOG
 from rt.protocol.dump import DumpReader, Frame
@@ -44,8 +44,6 @@ EVENT_BYTES: Final = Rate(1 << 20, 256e3)
 """The same for the log events of one process."""
 DUMP_TIME: Final = 0.1
 """How long the lines of a traceback dump may take to arrive (s)."""
-REPORT_INTERVAL: Final = 1.0
-"""The shortest time between two events that report suppressed lines (s)."""
 
 _INSTALLED: Final = (f"{Path(__file__).parents[1]}{os.sep}", f"{Path(os.__file__).parent}{os.sep}")
 _LIBRARIES: Final = ("/site-packages/", "/dist-packages/")
@@ -174,7 +172,6 @@ class ChildLog:
         self._pid = pid
         self._text = Budget(TEXT_LINES, TEXT_BYTES, now)
         self._events = Budget(EVENT_LINES, EVENT_BYTES, now)
-        self._reported_at = now - REPORT_INTERVAL
         self._dump = DumpReader()
         self._dumped_at = now
         self._throttle = Throttle()
@@ -216,10 +213,8 @@ class ChildLog:
         if self._dump.active and (always or now - self._dumped_at >= DUMP_TIME):
             self._log_stall(self._dump.finish())
         self._throttle.flush(always=always)
-        count = self._text.suppressed + self._events.suppressed
-        if count and (always or now - self._reported_at >= REPORT_INTERVAL):
-            self._reported_at = now
-            self._text.suppressed = self._events.suppressed = 0
+        budgets = (self._text, self._events)
+        if count := sum(budget.report(now, always=always) for budget in budgets):
             self._log.warning("log lines of a process suppressed", suppressed=count)
 
     def _log_stall(self, threads: list[list[Frame]]) -> None:

@@ -15,7 +15,7 @@ import msgspec
 from rt.errors import RemoteProtocolError
 from rt.protocol import rpc
 from rt.remote.bounds import DEFAULT, Bounds, bounded, check, check_raw, is_open
-from rt.text import clip, closest, listed, quote
+from rt.text import clip, listed, nearest, quote
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -331,10 +331,8 @@ class Handler:
 def describe_unknown(what: str, name: str, known: Iterable[str]) -> str:
     """Return an error message for an unknown name, with the nearest known one."""
     names = sorted(known)
-    near = closest(name, names, cutoff=0.6)
-    if near is not None:
-        return f"there is no {what} {clip(name)}; did you mean {near}?"
-    return f"there is no {what} {clip(name)}" + (f"; there are {listed(names)}" if names else "")
+    hint = nearest(name, names, cutoff=0.6) or (f"; there are {listed(names)}" if names else "")
+    return f"there is no {what} {clip(name)}{hint}"
 
 
 def _without_modules(text: str) -> str:

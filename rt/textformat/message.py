@@ -21,7 +21,7 @@ Invariant: a message is converted exactly or refused; nothing is clamped. Bytes 
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from rt.catalog.load import Catalog
@@ -158,15 +158,16 @@ class _Writer:
         fields = [field for field in FIELDS[kind] if field != "device"]
         return kind(*(getattr(self, f"_{field}")() for field in fields))
 
-    def _field(self, name: str, what: str) -> Any:
+    def _field(self, name: str, what: str, is_valid: Callable[[Any], bool]) -> Any:
         if name not in self._value:
-            raise text_error((), f"{name!r} is missing: {what}")
-        return self._value[name]
+            raise text_error((), f"{name!r} is missing: it must be {what}")
+        value = self._value[name]
+        if not is_valid(value):
+            raise text_error((name,), f"{name} must be {what}, not {abbreviate(value)}")
+        return value
 
     def _whole(self, name: str, most: int, what: str) -> int:
-        number = self._field(name, f"it must be {what}")
-        if type(number) is not int or not 0 <= number <= most:
-            raise text_error((name,), f"{name} must be {what}, not {abbreviate(number)}")
+        number: int = self._field(name, what, lambda each: type(each) is int and 0 <= each <= most)
         return number
 
     def _device(self) -> Peripheral | None:
@@ -190,22 +191,17 @@ class _Writer:
 
     def _code(self) -> int:
         allowed = f"0 to 255, or one of {', '.join(code.name for code in ErrorCode)}"
-        code = self._field("code", f"it must be {allowed}")
-        if isinstance(code, str) and code in ErrorCode.__members__:
+        code = self._value.get("code")
+        if not isinstance(code, str):
+            return self._whole("code", 0xFF, allowed)
+        if code in ErrorCode.__members__:
             return ErrorCode[code]
-        if isinstance(code, str):
-            raise text_error(
-                ("code",), f"unknown error {abbreviate(code)}{suggest(code, ErrorCode.__members__)}"
-            )
-        return self._whole("code", 0xFF, allowed)
+        raise text_error(
+            ("code",), f"unknown error {abbreviate(code)}{suggest(code, ErrorCode.__members__)}"
+        )
 
     def _uid(self) -> int:
-        what = "a decimal UID as text, below 2**88"
-        text = self._field("uid", f"it must be {what}")
-        if not (
-            isinstance(text, str) and re.fullmatch("[0-9]{1,27}", text) and int(text) < UID_END
-        ):
-            raise text_error(("uid",), f"uid must be {what}, not {abbreviate(text)}")
+        text = self._field("uid", "a decimal UID as text, below 2**88", _is_uid)
         uid, device = int(text), self._device()
         if device is not None and device.device_id != uid >> 72:
             raise text_error(
@@ -222,9 +218,7 @@ class _Writer:
             if device is None
             else f"a list of names of parameters of {device.name}"
         )
-        listed = self._field("params", f"it must be {what}")
-        if not isinstance(listed, list):
-            raise text_error(("params",), f"params must be {what}, not {abbreviate(listed)}")
+        listed = self._field("params", what, lambda value: isinstance(value, list))
         bitmap = 0
         for place, item in enumerate(listed):
             path = ("params", place)
@@ -243,25 +237,31 @@ class _Writer:
             if isinstance(self._value.get("params"), dict):
                 raise text_error((), '"device" is missing; names of parameters need one')
             bitmap = self._params()
-            what = "the bytes of the values in hexadecimal"
-            data = self._field("data", f"it must be {what}")
-            if not (isinstance(data, str) and HEX.fullmatch(data)):
-                raise text_error(("data",), f"data must be {what}, not {abbreviate(data)}")
+            data = self._field("data", "the bytes of the values in hexadecimal", _is_hexadecimal)
             return bitmap, bytes.fromhex(data)
         if "data" in self._value:
             raise text_error(
                 ("data",),
                 "data is only allowed without a device; with one, use names and values in params",
             )
-        what = "an object of names and values"
-        values = self._field("params", f"it must be {what}")
-        if not isinstance(values, dict):
-            raise text_error(("params",), f"params must be {what}, not {abbreviate(values)}")
+        values = self._field(
+            "params", "an object of names and values", lambda value: isinstance(value, dict)
+        )
         packed = {}
         for name, value in values.items():
             param = find_parameter(device, name, ("params", name))
             packed[param.id] = pack_value(param, value, limited=limited)
         return sum(1 << id_ for id_ in packed), b"".join(packed[id_] for id_ in sorted(packed))
+
+
+def _is_uid(value: Any) -> bool:
+    return bool(
+        isinstance(value, str) and re.fullmatch("[0-9]{1,27}", value) and int(value) < UID_END
+    )
+
+
+def _is_hexadecimal(value: Any) -> bool:
+    return isinstance(value, str) and HEX.fullmatch(value) is not None
 
 
 def _id_of(item: object, path: tuple[str | int, ...]) -> int:

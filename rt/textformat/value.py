@@ -9,14 +9,14 @@ import json
 import math
 import re
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection
 from typing import Any, Final
 
 from rt.catalog import packing
 from rt.catalog.parameter import Parameter
 from rt.catalog.peripheral import Peripheral
 from rt.errors import RuntimeBaseException
-from rt.text import closest
+from rt.text import nearest
 
 HEX: Final = re.compile(r"([0-9A-Fa-f]{2})*")
 """The pattern of bytes in hexadecimal."""
@@ -161,8 +161,6 @@ def abbreviate(value: object) -> str:
     return text if len(text) <= 40 else f"{text[:37]}..."
 
 
-def suggest(word: object, words: Iterable[str]) -> str:
+def suggest(word: object, words: Collection[str]) -> str:
     """Return the end of a sentence about an unknown word: the nearest known word, or all."""
-    known: Sequence[str] = list(words)
-    near = closest(str(word), known)
-    return f" (known: {', '.join(known) or 'none'})" if near is None else f": did you mean {near}?"
+    return nearest(str(word), words) or f" (known: {', '.join(words) or 'none'})"

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from rt.access.bundle import Bundle
-from rt.access.key_directory import find_project, is_secret, key_directory, state_home
+from rt.access.key_directory import find_project, is_secret, key_directory, keys_home
 from rt.access.keyring import Keyring
 from rt.config import Config
 from rt.errors import ConfigError
@@ -25,11 +25,11 @@ from rt.root.lifecycle import reject_key_files
         ({"HOME": "/root", "XDG_STATE_HOME": "/data"}, 0, "/data/rt"),
     ],
 )
-def test_state_home_of_each_user(
+def test_home_of_the_keys_of_each_user(
     monkeypatch: pytest.MonkeyPatch, env: dict[str, str], uid: int, home: str
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: uid)
-    assert state_home(env) == Path(home)
+    assert keys_home(env) == Path(home)
 
 
 def test_option_overrides_the_default_directory(tmp_path: Path) -> None:

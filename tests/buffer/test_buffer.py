@@ -129,7 +129,7 @@ def test_granted_subscription_is_stored() -> None:
 
 def test_parameters_are_checked_by_name_and_access() -> None:
     buffer = private()
-    with pytest.raises(DeviceBufferError, match="did you mean 'duty_cycle'"):
+    with pytest.raises(DeviceBufferError, match="did you mean duty_cycle"):
         buffer.get("dutycycle")
     with pytest.raises(DeviceBufferError, match="pid_pos_kp is not readable"):
         buffer.get("pid_pos_kp")

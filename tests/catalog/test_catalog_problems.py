@@ -18,7 +18,7 @@ def device(*params: str, head: str = "device_id = 1") -> str:
 
 
 INVALID_PARAMETERS = {
-    "an unknown type": ('type = "flot"', "'x' type: unknown type 'flot'; did you mean 'float'?"),
+    "an unknown type": ('type = "flot"', "'x' type: unknown type 'flot'; did you mean float?"),
     "a type like no other": (
         'type = "zzz"',
         "'x' type: unknown type 'zzz'; use one of bool, int8,",
@@ -99,7 +99,7 @@ INVALID_PARAMETERS = {
     ),
     "an unknown key": (
         'type = "bool", writable = true',
-        "'x' writable: unknown key; did you mean 'writeable'?",
+        "'x' writable: unknown key; did you mean writeable?",
     ),
     "no type": ("readable = true", "'x' type: missing"),
     "an id that is a bool": (
@@ -170,7 +170,7 @@ INVALID_HEADS = {
     ),
     "an unknown key": (
         "device_id = 1\nsub_intervall = 0.1",
-        "sub_intervall: unknown key; did you mean 'sub_in",
+        "sub_intervall: unknown key; did you mean sub_in",
     ),
 }
 

@@ -358,7 +358,7 @@ class TestMessages:
             "format-msg", stdin='{"type": "PING"}\n\n{"type": "PIN"}\n{"type": "DEV_DISABLE"}\n'
         )
         assert (result.returncode, result.stdout) == (1, "02100210\n02160216\n")
-        assert result.stderr == 'rt: line 3, character 2: unknown type "PIN": did you mean PING?\n'
+        assert result.stderr == 'rt: line 3, character 2: unknown type "PIN"; did you mean PING?\n'
 
     def test_parse_msg_inverts_format_msg(self, command: Command) -> None:
         frames = "0415070307efbeadde0132\n02100210\n"
@@ -381,5 +381,5 @@ class TestMessages:
         result = command("parse-msg", "--device", "hron", frame)
         assert (result.returncode, result.stderr) == (
             1,
-            "rt: there is no device 'hron': did you mean horn?\n",
+            "rt: there is no device 'hron'; did you mean horn?\n",
         )

@@ -55,7 +55,7 @@ class TestDevice:
         assert motor.readable(("enc_vel", "enc_pos", "enc_vel")) == ["enc_vel", "enc_pos"]
 
     def test_unknown_parameter_suggests_nearest(self, motor: Device) -> None:
-        with pytest.raises(DeviceError, match="did you mean 'enc_pos'"):
+        with pytest.raises(DeviceError, match="did you mean enc_pos"):
             motor.readable(("enc_vel", "enc_po"))
         with pytest.raises(DeviceError, match=r"left_motor\.pid_pos_kp is write-only"):
             motor.readable(("pid_pos_kp",))

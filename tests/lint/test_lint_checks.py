@@ -51,11 +51,11 @@ def test_correct_or_uncertain_code_has_no_finding(
     [
         (
             'Robot.write("left_moter", "duty_cycle", 1)',
-            "there is no device 'left_moter': did you mean left_motor?",
+            "there is no device 'left_moter'; did you mean left_motor?",
         ),
         (
             'Robot.get("motor", "duty_cycl")',
-            "polar-bear has no parameter 'duty_cycl': did you mean 'duty_cycle'?",
+            "polar-bear has no parameter 'duty_cycl'; did you mean duty_cycle?",
         ),
         (
             'Robot.write("motor", "duty_cycle", 1.5)',

@@ -79,7 +79,7 @@ class TestRead:
         before = len(switch.messages)
         for verb in ("read", "subscribe"):
             assert "did you mean switch?" in sentence(await robot.command(verb, "swich"))
-            assert "did you mean 'switch0'?" in sentence(
+            assert "did you mean switch0?" in sentence(
                 await robot.command(verb, "switch", "swich0")
             )
             assert "motor is not connected; connected: switch" in sentence(
@@ -257,7 +257,7 @@ class TestNames:
         said.add(sentence(await robot.command("call", "read", "swich")))
         for verb in ("read", "subscribe", "ping", "devices"):
             said.add(sentence(await robot.command(verb, "swich")))
-        assert said == {"rt: there is no device 'swich': did you mean switch?\n"}
+        assert said == {"rt: there is no device 'swich'; did you mean switch?\n"}
 
     async def test_device_that_is_absent_is_an_error_of_every_verb(
         self, robot: Robot, switch: Device

@@ -225,7 +225,7 @@ async def test_of_two_commands_at_one_device_the_second_is_refused(
 
 MISTAKES = {
     ("motr", "duty_cycle=1"): "did you mean motor?",
-    ("motor", "duty=1"): "rt: polar-bear has no parameter 'duty': did you mean 'duty_cycle'?",
+    ("motor", "duty=1"): "rt: polar-bear has no parameter 'duty'; did you mean duty_cycle?",
     ("motor", "duty_cycle"): "use PARAM=VALUE",
     ("motor", "duty_cycle=fast"): "a number, true or false",
     ("motor", "duty_cycle=NaN"): "must be a number",
