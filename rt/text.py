@@ -104,14 +104,17 @@ def quote(value: object) -> str:
     return clip(_reprs.repr(value), 4 * WORD_MAX)
 
 
-def toml_error(error: ValueError, text: str) -> tuple[str, int, int]:
-    """Return the reason, line and column of an error that `tomllib` found in a text."""
-    found = _TOML_PLACE.fullmatch(str(error))
-    if found is not None and found["line"]:
+def toml_error(error: ValueError | RecursionError, text: str) -> tuple[str, int, int]:
+    """Return the reason, line and column of an error of `tomllib`; 0 for an unknown place."""
+    message = str(error)
+    if isinstance(error, RecursionError):
+        return "brackets are nested too deeply", 0, 0
+    if (found := _TOML_PLACE.fullmatch(message)) is None:
+        return "a number has too many digits" if "digits" in message else message, 0, 0
+    if found["line"]:
         return found["reason"], int(found["line"]), int(found["column"])
     line = text.rstrip().count("\n") + 1
-    column = len(text.split("\n")[line - 1].rstrip("\r")) + 1
-    return found["reason"] if found else str(error), line, column
+    return found["reason"], line, len(text.split("\n")[line - 1].rstrip("\r")) + 1
 
 
 def _max_ratio(one: int, other: int) -> float:

@@ -89,18 +89,12 @@ def parse(text: str, source: str = "catalog") -> Catalog:
     """
     try:
         tables = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        reason, line, _ = toml_error(error, text)
-        raise CatalogError(
-            f"{source}:{line}: not TOML: {reason[:1].lower()}{reason[1:]}", file=source, line=line
-        ) from None
     except (ValueError, RecursionError) as error:
-        reason = (
-            "brackets are nested too deeply"
-            if isinstance(error, RecursionError)
-            else "a number has too many digits"
-        )
-        raise CatalogError(f"{source}: cannot parse this TOML: {reason}", file=source) from None
+        reason, line, _ = toml_error(error, text)
+        place = f"{source}:{line}: not TOML" if line else f"{source}: cannot parse this TOML"
+        raise CatalogError(
+            f"{place}: {reason[:1].lower()}{reason[1:]}", file=source, line=line
+        ) from None
     return from_tables(tables, source, text)
 
 

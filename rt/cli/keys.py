@@ -9,8 +9,9 @@ import click
 from rt.access.key_directory import BUNDLE_SUFFIX, find_project, key_directory
 from rt.access.keyring import Keyring
 from rt.client.options import click_options, json_option
-from rt.config import Loaded, nearest
+from rt.config import Loaded
 from rt.errors import ConfigError
+from rt.text import nearest
 
 HELP = """\
 Manage the keys of driver's stations.

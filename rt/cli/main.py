@@ -89,7 +89,7 @@ class LazyGroup(click.Group):
             click.UsageError: The verb is unknown. The error suggests the nearest verb.
         """
         if args[0] not in VERBS and not args[0].startswith("-"):
-            from rt.config import nearest
+            from rt.text import nearest
 
             if args[0] in METHODS_AS_VERBS:
                 raise click.UsageError(

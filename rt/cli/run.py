@@ -5,10 +5,11 @@ from pathlib import Path
 import click
 
 from rt.client.options import click_options
-from rt.config import OPTIONS, Config, Loaded, nearest
+from rt.config import OPTIONS, Config, Loaded
 from rt.config.overrides import ORIGIN
 from rt.config.team_code import find
 from rt.root import lifecycle
+from rt.text import nearest
 
 HELP = """\
 Run the robot of this directory.

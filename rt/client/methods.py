@@ -6,9 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rt.client import connection
-from rt.config import nearest
 from rt.errors import RemoteCallError
-from rt.text import clip, quote
+from rt.text import clip, nearest, quote
 
 Methods = Mapping[str, Mapping[str, Any]]
 """The descriptions of methods, as returned by `describe`, by name."""

@@ -9,7 +9,6 @@ from rt.config.network import is_open, open_listeners, require_keys
 from rt.config.option import OPTIONS, Option
 from rt.config.options import Config
 from rt.config.value import find_option
-from rt.text import nearest
 
 __all__ = [
     "ENVIRONMENT",
@@ -24,7 +23,6 @@ __all__ = [
     "find_option",
     "is_open",
     "load",
-    "nearest",
     "open_listeners",
     "require_keys",
 ]

@@ -64,12 +64,11 @@ def read(path: Path, label: str) -> Document:
         raise ConfigError(f"{label}:{line}: not UTF-8 text", file=str(path), line=line) from None
     try:
         return Document(path, label, tomllib.loads(text), text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         reason, line, column = toml_error(error, text)
         reason = explained(reason, text.splitlines(), line)
-        raise ConfigError(
-            f"{label}:{line}:{column}: {reason}", file=str(path), line=line, column=column
-        ) from None
+        place = f"{label}:{line}:{column}" if line else label
+        raise ConfigError(f"{place}: {reason}", file=str(path), line=line, column=column) from None
 
 
 def _places(text: str) -> dict[Keys, int]:

@@ -3,21 +3,11 @@
 import errno
 import socket
 import struct
-from typing import NamedTuple
 
-from rt.config import Config
 from rt.config.network import open_listeners, require_keys
 from rt.doctor.registry import Environment, Result, check, fail, ok, warn
 from rt.doctor.sockets import owner_of
 from rt.errors import ConfigError
-
-_SENT_TO = "update_addr"
-
-
-class _Taken(NamedTuple):
-    option: str
-    address: str
-    why: str
 
 
 @check("addresses")
@@ -27,18 +17,18 @@ def addresses(environment: Environment) -> Result:
 
     here = Instance.locate(environment.config.instance)
     settings = environment.effective.resolved(here.directory)
-    bound = [(option, address) for option, address in settings.addresses() if option != _SENT_TO]
+    bound = [each for each in settings.addresses() if each[0] != "update_addr"]
     taken = [
-        _Taken(option, address, why) for option, address in bound if (why := _bind_error(address))
+        f"{option} {address}: {why}" for option, address in bound if (why := _bind_error(address))
     ]
     if not taken:
-        return ok(f"{len(bound)} addresses are free, ports {_ports(settings)}")
+        ports = f"{settings.port_base} to {settings.port_base + 4}"
+        return ok(f"{len(bound)} addresses are free, ports {ports}")
     holder = here.holder()
     if holder is not None:
         return ok(f"held by this robot, process {holder.pid}")
-    fact = "\n".join(f"{each.option} {each.address}: {each.why}" for each in taken)
     return fail(
-        fact,
+        "\n".join(taken),
         "stop that program, or move all ports of this robot, for example with --port-base 7000",
     )
 
@@ -84,11 +74,7 @@ def keys(environment: Environment) -> Result:
 @check("multicast")
 def multicast(environment: Environment) -> Result:
     """A datagram to the multicast group of device updates arrives on this machine."""
-    address = next(
-        address
-        for option, address in environment.effective.resolved(environment.directory).addresses()
-        if option == _SENT_TO
-    )
+    address = environment.effective.resolved(environment.directory).update_addr
     host, _, port = address.removeprefix("udp://").rpartition(":")
     with (
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver,
@@ -112,10 +98,6 @@ def multicast(environment: Environment) -> Result:
                 " interface",
             )
     return ok(f"datagrams to {host} arrive, updates go to port {port}")
-
-
-def _ports(settings: Config) -> str:
-    return f"{settings.port_base} to {settings.port_base + 4}"
 
 
 def _bind_error(address: str) -> str:

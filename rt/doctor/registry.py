@@ -12,7 +12,8 @@ from typing import Literal
 
 import msgspec
 
-from rt.config import Config, nearest
+from rt.config import Config
+from rt.text import nearest
 
 Status = Literal["ok", "warn", "fail", "skip"]
 

@@ -14,8 +14,8 @@ from typing import Final
 
 import msgspec
 
-from rt.config import nearest
 from rt.errors import DeviceError
+from rt.text import nearest
 
 FREEZE_TIME: Final = 3.0
 """How long a frozen device stays frozen, in s."""

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from rt.catalog import Catalog, Peripheral
-from rt.config import nearest
 from rt.emulator.payload import checked
 from rt.errors import DeviceError
+from rt.text import nearest
 
 MAX_RANGE: Final = 1024
 """The most devices that one range may name."""

@@ -9,12 +9,12 @@ from typing import Any
 
 from rt.catalog import Parameter, Peripheral
 from rt.catalog.names import resolve_uid
-from rt.config import nearest
 from rt.errors import DeviceError
 from rt.lint.api import Call
 from rt.lint.check import CheckContext, Finding, check
 from rt.lint.module import UNKNOWN
 from rt.protocol.control import GAMEPADS
+from rt.text import nearest
 
 _HUGE = 1 << 70
 

@@ -4,10 +4,10 @@ import ast
 import sys
 from collections.abc import Iterator
 
-from rt.config import nearest
 from rt.lint.api import METHODS, NAMES, VALUES, Method, owner_of
 from rt.lint.check import CheckContext, Finding, check
 from rt.lint.program import files_of
+from rt.text import nearest
 
 _OTHER_NAMES = {"get_value": "get", "set_value": "write", "set": "write", "read": "get"}
 """The names of methods in other robots' programs."""

@@ -13,10 +13,10 @@ from types import MappingProxyType
 
 from pyflakes import messages
 
-from rt.config import nearest
 from rt.lint.api import NAMES
 from rt.lint.check import CheckContext
 from rt.lint.module import Scope
+from rt.text import nearest
 
 _REMEDIES: Mapping[str, str] = MappingProxyType(
     {

@@ -140,7 +140,7 @@ def _sentence(error: click.ClickException) -> str:
         case click.MissingParameter():
             return f"{_place(error)} is missing"
         case click.BadParameter(param=click.Parameter(type=click.Choice() as choice)):
-            from rt.config import nearest
+            from rt.text import nearest
 
             given = error.message.partition(" is not ")[0]
             words = [str(each) for each in choice.choices]
@@ -152,7 +152,7 @@ def _sentence(error: click.ClickException) -> str:
             name = error.option_name
             return f"{name} {_plain(error.message).rpartition(f'{name}{_QUOTE} ')[2]}"
         case click.NoSuchCommand(ctx=click.Context(command=click.Group() as group) as context):
-            from rt.config import nearest
+            from rt.text import nearest
 
             known = group.list_commands(context)
             hint = nearest(error.command_name, known) or f"; its verbs: {', '.join(known)}"

@@ -289,6 +289,19 @@ class TestErrors:
     ) -> None:
         assert refusal(tmp_path, text).startswith(place)
 
+    @pytest.mark.parametrize(
+        ("text", "reason"),
+        [
+            (f"port_base = {'9' * 5000}", "a number has too many digits"),
+            (f"dev_ports = {'[' * 5000}", "brackets are nested too deeply"),
+        ],
+        ids=["digits", "brackets"],
+    )
+    def test_file_that_cannot_be_parsed_is_refused(
+        self, tmp_path: Path, text: str, reason: str
+    ) -> None:
+        assert refusal(tmp_path, text) == f"rt.toml: {reason}"
+
     def test_file_that_is_not_utf8_is_refused(self, tmp_path: Path) -> None:
         (tmp_path / "rt.toml").write_bytes(b"a = 1\nb = '\xff'\n")
         assert refusal(tmp_path) == "rt.toml:2: not UTF-8 text"
