@@ -17,7 +17,7 @@ from rt.catalog import Parameter
 from rt.catalog.names import RESTART_HINT, resolve_uid
 from rt.errors import BufferBusyError, DeviceBufferError, DeviceError, ExecutionError
 from rt.executor.actions import AsyncExecutor
-from rt.executor.fork import is_forked
+from rt.executor.fork import refuse_fork
 from rt.team import api
 from rt.team.api import Action, Alliance, Mode
 
@@ -77,17 +77,14 @@ class Robot(api.Robot):
 
     def get(self, device: str | int, param: str) -> Any:
         """Return the newest value of a parameter; see `rt.team.api.Robot.get`."""
-        if is_forked():
-            raise _forked("read devices")
+        refuse_fork("read devices")
         uid = self._uid(device)
         buffer = self._connected(uid, device)
         if buffer is not None:
             try:
                 return buffer.get(param)
-            except BufferBusyError:
-                raise
-            except DeviceBufferError:
-                if buffer.valid:
+            except DeviceBufferError as error:
+                if buffer.valid or isinstance(error, BufferBusyError):
                     raise
                 self._warn_disconnected(uid, device)
         descriptor = self._store.catalog.of_uid(uid).param(param)
@@ -99,17 +96,14 @@ class Robot(api.Robot):
 
     def write(self, device: str | int, param: str, value: Any) -> None:
         """Set a parameter; see `rt.team.api.Robot.write`."""
-        if is_forked():
-            raise _forked("move devices")
+        refuse_fork("move devices")
         uid = self._uid(device)
         buffer = self._connected(uid, device)
         if buffer is not None:
             try:
                 buffer.write(param, value)
-            except BufferBusyError:
-                raise
-            except DeviceBufferError:
-                if buffer.valid:
+            except DeviceBufferError as error:
+                if buffer.valid or isinstance(error, BufferBusyError):
                     raise
                 self._warn_disconnected(uid, device)
             else:
@@ -201,8 +195,7 @@ class Gamepad(api.Gamepad):
 
     def get(self, param: str, gamepad: int = 0) -> Any:
         """Return the state of an axis or button; see `rt.team.api.Gamepad.get`."""
-        if is_forked():
-            raise _forked("read gamepads")
+        refuse_fork("read gamepads")
         descriptor = self._peripheral.param(param)
         if self._state.gamepads:
             try:
@@ -212,10 +205,8 @@ class Gamepad(api.Gamepad):
             if buffer.valid and buffer.age <= GAMEPAD_TIMEOUT:
                 try:
                     return buffer.get(param)
-                except BufferBusyError:
-                    raise
-                except DeviceBufferError:
-                    if buffer.valid:
+                except DeviceBufferError as error:
+                    if buffer.valid or isinstance(error, BufferBusyError):
                         raise
         return descriptor.default
 
@@ -257,8 +248,7 @@ class Actions(api.Actions):
 
     def run(self, action: Action, *args: Any) -> None:
         """Start an action; see `rt.team.api.Actions.run`."""
-        if is_forked():
-            raise _forked("run actions")
+        refuse_fork("run actions")
         self._executor.start(action, *args)
 
     def is_running(self, action: Action) -> bool:
@@ -277,10 +267,6 @@ def refuse_input(_prompt: object = "", /) -> NoReturn:
         ExecutionError: Always.
     """
     raise ExecutionError("input() cannot be used: the robot has no keyboard; use Gamepad instead")
-
-
-def _forked(action: str) -> ExecutionError:
-    return ExecutionError(f"a process that team code forked cannot {action}")
 
 
 def _short(number: Any) -> str:

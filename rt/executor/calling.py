@@ -23,6 +23,7 @@ _COLLECTIONS = (
     *(collections.abc.Mapping, collections.abc.MutableMapping),
 )
 _REASON_MAX = 200
+_GENERATOR = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 
 
 def function(names: Mapping[str, Any], name: str, folder: str) -> Callable[..., Any]:
@@ -93,19 +94,11 @@ def _refusal(name: str, found: object, folder: str) -> str:
         return f"it is a {type(found).__name__}"
     if not is_team_file(found.__code__.co_filename, folder):
         return "it is imported from a library"
-    return (
-        "it is a lambda"
-        if found.__code__.co_name == "<lambda>"
-        else _LAZY_KINDS.get(found.__code__.co_flags & _LAZY, "")
-    )
-
-
-_LAZY = inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
-_LAZY_KINDS = {
-    inspect.CO_COROUTINE: "it is async",
-    inspect.CO_GENERATOR: "it is a generator",
-    inspect.CO_ASYNC_GENERATOR: "it is a generator",
-}
+    if found.__code__.co_name == "<lambda>":
+        return "it is a lambda"
+    if found.__code__.co_flags & inspect.CO_COROUTINE:
+        return "it is async"
+    return "it is a generator" if found.__code__.co_flags & _GENERATOR else ""
 
 
 def _converted(name: str, parameter: str, value: Any, hint: Any) -> Any:

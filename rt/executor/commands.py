@@ -109,10 +109,8 @@ def encode(message: Command | Answer) -> bytes:
     if len(data) <= MAX_MESSAGE:
         return data
     match message:
-        case Refused(text, _):
-            return structs.encode(Refused(text[:_MAX_ERROR]))
-        case Over(text, _):
-            return structs.encode(Over(text[:_MAX_ERROR]))
+        case Refused(text) | Over(text):
+            return structs.encode(type(message)(text[:_MAX_ERROR]))
         case _:
             raise RemoteProtocolError(
                 f"requests too long: {len(data)} bytes, at most {MAX_MESSAGE}", size=len(data)

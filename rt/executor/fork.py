@@ -6,6 +6,8 @@ none of the threads that stop it.
 
 import os
 
+from rt.errors import ExecutionError
+
 
 class _Process:
     forked = False
@@ -14,6 +16,16 @@ class _Process:
 def is_forked() -> bool:
     """Return whether this process was forked from the executor."""
     return _Process.forked
+
+
+def refuse_fork(action: str) -> None:
+    """Raise if this process was forked from the executor.
+
+    Raises:
+        ExecutionError: It was, so it cannot do the action.
+    """
+    if _Process.forked:
+        raise ExecutionError(f"a process that team code forked cannot {action}")
 
 
 def _set_forked() -> None:

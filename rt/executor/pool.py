@@ -23,6 +23,7 @@ EXECUTOR: Final = "executor"
 STANDBY: Final = "standby"
 EXECUTOR_SLOTS: Final = {EXECUTOR: EXECUTOR_SLOT, STANDBY: STANDBY_SLOT}
 """The slots of the executor processes, by child name."""
+_ALIVE: Final = frozenset({State.SPAWNING, State.STARTING, State.READY, State.BACKOFF})
 READY_LIMIT: Final = 15.0
 """How long a mode waits for a ready process, in s."""
 REAP_LIMIT: Final = 5.0
@@ -38,7 +39,7 @@ class Assignment(NamedTuple):
     """
 
     child: Child
-    pid: int | None
+    pid: int
 
 
 class ExecutorPool:
@@ -53,7 +54,7 @@ class ExecutorPool:
         self._ready_limit = ready_limit
         self._executor = supervisor.child(EXECUTOR)
         self._standby = supervisor.child(STANDBY)
-        self._busy: dict[Child, int | None] = {}
+        self._busy: dict[Child, int] = {}
         self._standby_due = False
         self._changed = trio.lowlevel.ParkingLot()
 
@@ -72,13 +73,12 @@ class ExecutorPool:
         if self._executor.status.state is State.FAILED:
             self._executor.feed(Start("a mode begins"))
         with trio.move_on_after(self._ready_limit):
-            while (child := self._find_ready()) is None:
+            while (assignment := self._find_ready()) is None:
                 if self._executor.status.state is State.FAILED:
                     break
                 await self._changed.park()
             else:
-                assignment = Assignment(child, child.status.pid)
-                self._busy[child] = assignment.pid
+                self._busy[assignment.child] = assignment.pid
                 return assignment
         status = self._executor.status
         raise ExecutionError(
@@ -97,21 +97,19 @@ class ExecutorPool:
         """
         with trio.move_on_after(within):
             await self._wait_ended(assignment)
-        if assignment.pid is not None and _has_exited(assignment.pid):
+        if _has_exited(assignment.pid):
             with trio.move_on_after(REAP_LIMIT):
                 await self._wait_ended(assignment)
 
     async def wait_reaped(self, assignment: Assignment) -> None:
         """Wait until the supervisor has seen the end of a recycled process."""
         child, pid = assignment
-        while pid is not None and child.status.pid == pid:
+        while child.status.pid == pid:
             await self._changed.park()
 
     def kill(self, assignment: Assignment) -> None:
         """Kill a recycled process that has not ended yet."""
-        child, pid = assignment
-        if pid is not None:
-            child.kill_process(pid)
+        assignment.child.kill_process(assignment.pid)
 
     async def _wait_ended(self, assignment: Assignment) -> None:
         child, pid = assignment
@@ -121,7 +119,7 @@ class ExecutorPool:
     def recycle(self, assignment: Assignment, reason: str) -> None:
         """End a process whose mode is over, unless it has ended by itself; idempotent."""
         child, pid = assignment
-        if child in self._busy and self._busy[child] == pid:
+        if self._busy.get(child) == pid:
             del self._busy[child]
             self._standby_due = False
             if child is self._standby:
@@ -145,10 +143,11 @@ class ExecutorPool:
             self._standby_due = False
             self._standby.feed(Start("the executor runs a mode"))
 
-    def _find_ready(self) -> Child | None:
+    def _find_ready(self) -> Assignment | None:
         for child in (self._executor, self._standby):
-            if child not in self._busy and child.status.ready and child.channel is not None:
-                return child
+            pid = child.status.pid if child.status.ready and child.channel is not None else None
+            if child not in self._busy and pid is not None:
+                return Assignment(child, pid)
         return None
 
 
@@ -158,6 +157,3 @@ def _has_exited(pid: int) -> bool:
         return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
     except ChildProcessError:
         return True
-
-
-_ALIVE: Final = frozenset({State.SPAWNING, State.STARTING, State.READY, State.BACKOFF})

@@ -13,6 +13,7 @@ from rt.errors import RuntimeBaseException
 from rt.executor.frames import trace, where
 from rt.executor.sync import TimeLimitError
 from rt.log.throttle import Throttle
+from rt.protocol import exception
 
 INTERVAL = 5.0
 """Minimum time between two events about the same error, in s."""
@@ -119,7 +120,4 @@ def _errors(error: BaseException) -> list[BaseException]:
 def _message(error: BaseException) -> str:
     if isinstance(error, RuntimeBaseException):
         return error.message
-    try:
-        return f"{type(error).__name__}: {error}"
-    except Exception:  # noqa: BLE001 - the `__str__` of an error class of team code may raise
-        return type(error).__name__
+    return f"{type(error).__name__}: {exception.message(error)}"

@@ -179,22 +179,20 @@ class Module:
         )
 
     def _build(self) -> None:
-        todo: list[tuple[ast.AST, Scope]] = [
-            (child, self.scope) for child in _reversed(self.source.tree)
-        ]
-        for child, _ in todo:
-            self.parents[child] = self.source.tree
+        tree = self.source.tree
+        todo = [(child, self.scope) for child in _reversed(tree)]
+        self.parents.update((child, tree) for child, _ in todo)
         while todo:
             node, scope = todo.pop()
             self._scope_of[node] = scope
             scope.nodes.append(node)
-            _bind(scope, node)
-            for child in _reversed(node):
-                self.parents[child] = node
+            _bind(scope, node, self.parents[node])
+            children = _reversed(node)
+            self.parents.update((child, node) for child in children)
             if isinstance(node, _SCOPES):
                 todo += self._enter(node, scope)
             else:
-                todo += [(child, scope) for child in _reversed(node)]
+                todo += [(child, scope) for child in children]
 
     def _enter(
         self, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda, scope: Scope
@@ -247,50 +245,33 @@ def _collect_globals(scope: Scope, root: ast.AST) -> None:
             todo += node.body
 
 
-# One case for each way to bind a name.
-def _bind(scope: Scope, node: ast.AST) -> None:  # noqa: C901, PLR0912
+def _bind(scope: Scope, node: ast.AST, parent: ast.AST) -> None:
     match node:
-        case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
-            scope.bind(node.name, node)
-        case ast.Import():
-            for alias in node.names:
-                scope.bind(alias.asname or alias.name.partition(".")[0], node)
-        case ast.ImportFrom():
-            for alias in node.names:
-                scope.bind(alias.asname or alias.name, node)
-        case ast.Assign(targets=[ast.Name(id=name)]):
-            scope.bind(name, node)
-        case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr()):
-            scope.bind(name, node)
         case (
-            ast.ExceptHandler(name=str(name))
+            ast.FunctionDef(name=name)
+            | ast.AsyncFunctionDef(name=name)
+            | ast.ClassDef(name=name)
+            | ast.ExceptHandler(name=str(name))
             | ast.MatchAs(name=str(name))
             | ast.MatchStar(name=str(name))
+            | ast.MatchMapping(rest=str(name))
         ):
             scope.bind(name, node)
-        case ast.MatchMapping(rest=str(name)):
-            scope.bind(name, node)
+        case ast.Import() | ast.ImportFrom():
+            for alias in node.names:
+                scope.bind(alias.asname or alias.name.partition(".")[0], node)
         case ast.Nonlocal():
             for name in node.names:
                 scope.bind(name, node)
                 _mark_uncertain(scope, name, node)
         case ast.Name(id=name, ctx=ast.Store() | ast.Del()):
-            if not _is_bound_by_parent(scope, name):
-                scope.bind(name, node)
+            match parent:
+                case ast.Assign(targets=[_]) | ast.AnnAssign(value=ast.expr()):
+                    scope.bind(name, parent)  # a plain assignment, whose value is known
+                case _:
+                    scope.bind(name, node)
         case _:
             pass
-
-
-def _is_bound_by_parent(scope: Scope, name: str) -> bool:
-    """Return whether a stored name is the target of the preceding assignment, which bound it."""
-    before = scope.nodes[-2] if len(scope.nodes) > 1 else None
-    match before:
-        case (
-            ast.Assign(targets=[ast.Name(id=bound)])
-            | ast.AnnAssign(target=ast.Name(id=bound), value=ast.expr())
-        ):
-            return bound == name
-    return False
 
 
 def _mark_uncertain(scope: Scope, name: str, node: ast.AST) -> None:
