@@ -99,7 +99,7 @@ class Broker(Handler):
                 "a check of the code is running and another one is waiting; ask again later"
             )
         async with self._linting:
-            request = LintRequest.of(self._config, str(self._directory))
+            request = LintRequest(directory=str(self._directory), config=self._config)
             return await run_lint(request, instance_directory=self._instance_directory)
 
     @route(inline=True, bounds=UPDATE_BOUNDS)

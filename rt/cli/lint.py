@@ -42,7 +42,7 @@ def command(loaded: Loaded, paths: tuple[str, ...], as_json: bool, listing: bool
     from rt.lint.request import LintRequest
     from rt.lint.runner import run_lint
 
-    request = LintRequest.of(loaded.config, os.fspath(Path.cwd()), paths)
+    request = LintRequest(directory=os.fspath(Path.cwd()), config=loaded.config, files=paths)
     records = trio.run(run_lint, request)
     if as_json:
         click.echo(json.dumps(msgspec.to_builtins(records), indent=2, ensure_ascii=False))

@@ -13,12 +13,12 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from rt.catalog import Catalog
+from rt.config import Config
 from rt.lint.api import Call, calls_of
 from rt.lint.constant import constant
 from rt.lint.module import Function, Module, Scope
 from rt.lint.program import Program
 from rt.lint.record import MAX_FINDINGS, Record
-from rt.lint.request import LintRequest
 
 _CHECK_MODULES = ("names", "devices", "actions", "timing", "entry")
 
@@ -50,18 +50,16 @@ class CheckContext:
     Args:
         program: All modules.
         module: The module to check.
-        request: Device names and time limits.
+        config: Device names and time limits.
         catalog: The known device types.
     """
 
-    def __init__(
-        self, program: Program, module: Module, request: LintRequest, catalog: Catalog
-    ) -> None:
+    def __init__(self, program: Program, module: Module, config: Config, catalog: Catalog) -> None:
         self.program = program
         self.module = module
-        self.request = request
+        self.config = config
         self.catalog = catalog
-        self.names = {name: int(uid) for name, uid in request.dev_name.items()}
+        self.names = {name: int(uid) for name, uid in config.dev_name.items()}
 
     @property
     def is_main(self) -> bool:

@@ -76,7 +76,7 @@ def answer(request: LintRequest) -> Answer:
 
 def failure_record(request: LintRequest, symbol: str, message_id: str, message: str) -> Record:
     """Create the record of a program that could not be checked completely."""
-    path = next(iter(request.files), request.exec_module)
+    path = next(iter(request.files), request.config.exec_module)
     is_path = path.endswith(".py") or "/" in path
     return record(
         "fatal", path if is_path else f"{path.replace('.', '/')}.py", symbol, message_id, message

@@ -101,14 +101,10 @@ def unknown_gamepad_parameter(context: CheckContext) -> Iterator[Finding]:
 def unknown_gamepad(context: CheckContext) -> Iterator[Finding]:
     """A gamepad number does not exist."""
     for call in _calls_on(context, "Gamepad"):
-        node = call.arguments.get("gamepad")
-        value = context.constant(call.scope, node)
-        if (
-            node is not None
-            and value is not UNKNOWN
-            and (not isinstance(value, int) or not 0 <= value < GAMEPADS)
-        ):
-            yield node, f"gamepad numbers are 0 to {GAMEPADS - 1}, not {_short(value)}"
+        value = context.constant(call.scope, call.arguments.get("gamepad"))
+        if value is not UNKNOWN and not (isinstance(value, int) and 0 <= value < GAMEPADS):
+            message = f"gamepad numbers are 0 to {GAMEPADS - 1}, not {_short(value)}"
+            yield call.arguments["gamepad"], message
 
 
 @check("RT209", "gamepad-read-once", "warning")

@@ -10,9 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from rt import catalog
+from rt.config import Config
 from rt.config.load import FILE_NAME
 from rt.config.team_code import is_file, locate
-from rt.errors import ConfigError, ExecutionError
+from rt.errors import ExecutionError
 from rt.lint import api, check, flakes
 from rt.lint.check import CheckContext
 from rt.lint.module import Module
@@ -33,18 +34,16 @@ def lint(request: LintRequest) -> list[Record]:
 
     Raises:
         ExecutionError: A file does not exist.
-        ConfigError: The catalog or a UID is invalid.
+        CatalogError: The catalog is invalid.
     """
-    directory = Path(request.directory).resolve()
-    known = catalog.load(directory / request.dev_catalog if request.dev_catalog else None)
-    if not all(uid.isdecimal() for uid in request.dev_name.values()):
-        raise ConfigError("dev_name: a UID is a decimal number")
+    directory, config = Path(request.directory).resolve(), request.config
+    known = catalog.load(directory / config.dev_catalog if config.dev_catalog else None)
     if not request.files:
         return sort_records(
-            _records(Program(locate(request.exec_module, directory), directory), request, known)
+            _records(Program(locate(config.exec_module, directory), directory), config, known)
         )
     files = [_file_named(name, directory) for name in request.files]
-    return sort_records(_records_of(files, directory, request, known))
+    return sort_records(_records_of(files, directory, config, known))
 
 
 def _file_named(name: str, directory: Path) -> Path:
@@ -67,27 +66,27 @@ def _file_named(name: str, directory: Path) -> Path:
 
 
 def _records_of(
-    files: Sequence[Path], directory: Path, request: LintRequest, known: catalog.Catalog
+    files: Sequence[Path], directory: Path, config: Config, known: catalog.Catalog
 ) -> Iterator[Record]:
     """Yield the records of some files, using the robot's program for those that it imports."""
     found: list[Record] = []
     program = None
     with contextlib.suppress(ExecutionError):
-        program = Program(locate(request.exec_module, directory), directory)
+        program = Program(locate(config.exec_module, directory), directory)
         if not program.files.keys().isdisjoint(files):
-            found = list(_records(program, request, known))
+            found = list(_records(program, config, known))
     for file in files:
         if program is not None and file in program.files:
             yield from (each for each in found if each.path == program.files[file])
         else:
-            yield from _records(Program(file, directory, is_robot_program=False), request, known)
+            yield from _records(Program(file, directory, is_robot_program=False), config, known)
 
 
-def _records(program: Program, request: LintRequest, known: catalog.Catalog) -> Iterator[Record]:
+def _records(program: Program, config: Config, known: catalog.Catalog) -> Iterator[Record]:
     # Names that the program passes on, as in `arm.Robot = Robot`.
     passed_on = {name for name in api.NAMES if name in program.assigned_attributes}
     for module in program.modules.values():
-        context = CheckContext(program, module, request, known)
+        context = CheckContext(program, module, config, known)
         found = [
             *check.run(context),
             *check.guarded(

@@ -116,32 +116,19 @@ def compared_with_text(context: CheckContext) -> Iterator[Finding]:
 @check("RT106", "not-installed", "warning")
 def not_installed(context: CheckContext) -> Iterator[Finding]:
     """An imported module is neither in the folder of team code nor installed on this computer."""
-    for node, _ in context.module.nodes():
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
-            names = [node.module]
-        else:
-            continue
-        if not isinstance(context.module.parents.get(node), ast.Try):
-            if given_names(context, node):
-                continue  # another check reports it
-            for top in dict.fromkeys(name.partition(".")[0] for name in names):
-                if not _is_found(context, top):
-                    message = f"no module {top} in this folder, nor installed on this computer"
-                    yield node, message
+    for node in _required_imports(context):
+        if given_names(context, node):
+            continue  # another check reports it
+        for top in _top_packages(node):
+            if not _is_found(context, top):
+                yield node, f"no module {top} in this folder, nor installed on this computer"
 
 
 @check("RT107", "import-of-given-name", "error")
 def import_of_given_name(context: CheckContext) -> Iterator[Finding]:
     """One of rt's names is imported, as in other robots' programs; no import is needed."""
-    for node, _ in context.module.nodes():
-        names = (
-            []
-            if isinstance(context.module.parents.get(node), ast.Try)
-            else given_names(context, node)
-        )
-        if names:
+    for node in _required_imports(context):
+        if names := given_names(context, node):
             verb = "is" if len(names) == 1 else "are"
             where = (
                 "delete this line"
@@ -151,22 +138,32 @@ def import_of_given_name(context: CheckContext) -> Iterator[Finding]:
             yield node, f"{' and '.join(names)} {verb} available without an import: {where}"
 
 
-def given_names(context: CheckContext, node: ast.AST) -> list[str]:
+def given_names(context: CheckContext, node: ast.Import | ast.ImportFrom) -> list[str]:
     """Return the names of rt that an import asks of a module that does not exist."""
-    match node:
-        case ast.Import():
-            tops = [alias.name.partition(".")[0] for alias in node.names]
-        case ast.ImportFrom(module="rt", level=0):
-            return [alias.name for alias in node.names if alias.name in NAMES]
-        case ast.ImportFrom(module=str(module), level=0):
-            tops = [module.partition(".")[0]]
-        case _:
-            return []
+    if isinstance(node, ast.ImportFrom) and node.module == "rt" and not node.level:
+        return [alias.name for alias in node.names if alias.name in NAMES]
     return [
         _BY_LOWER_CASE[top.lower()]
-        for top in tops
+        for top in _top_packages(node)
         if top.lower() in _BY_LOWER_CASE and not _is_found(context, top)
     ]
+
+
+def _required_imports(context: CheckContext) -> Iterator[ast.Import | ast.ImportFrom]:
+    """Yield the imports that are not tried."""
+    for node, _ in context.module.nodes():
+        if isinstance(node, ast.Import | ast.ImportFrom) and not isinstance(
+            context.module.parents.get(node), ast.Try
+        ):
+            yield node
+
+
+def _top_packages(node: ast.Import | ast.ImportFrom) -> list[str]:
+    """Return the outermost packages of an absolute import."""
+    names = [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        names = [] if node.level or node.module is None else [node.module]
+    return list(dict.fromkeys(name.partition(".")[0] for name in names))
 
 
 def _is_found(context: CheckContext, top: str) -> bool:

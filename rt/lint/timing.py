@@ -28,7 +28,7 @@ def sleep_too_long(context: CheckContext) -> Iterator[Finding]:
     """time.sleep exceeds the time limit of a setup or main, so the call is interrupted."""
     for node, scope, entry in _timed_sleeps(context):
         if _too_long(context, node, scope, entry):
-            limit = context.request.time_limit(entry)
+            limit = context.config.time_limit(entry)
             late = f"time.sleep takes longer than the {limit:g} s of {_describe(scope, entry)}"
             yield node, f"{late}: wait in an action with `await Actions.sleep(...)`"
 
@@ -84,7 +84,7 @@ def waiting_loop(context: CheckContext) -> Iterator[Finding]:
                     message = "this loop blocks everything else: add `await Actions.sleep(...)`"
                     yield loop, message
             else:
-                limit = context.request.time_limit(entry)
+                limit = context.config.time_limit(entry)
                 shown = f" after {limit:g} s" if limit is not None else ""
                 where = "each call" if entry.endswith("_main") else "main"
                 waiter = f"this loop waits, but {_describe(scope, entry)} is interrupted{shown}"
@@ -116,7 +116,7 @@ def _waits_long(
     match loop.test:
         case ast.Compare(ops=[ast.Lt() | ast.LtE()], left=left, comparators=[end]):
             seconds = context.constant(scope, end)
-            limit = 0.0 if entry is None else context.request.time_limit(entry)
+            limit = 0.0 if entry is None else context.config.time_limit(entry)
             is_long = limit is not None and isinstance(seconds, int | float) and seconds > limit
             return is_long and any(each in clocks for each in ast.walk(left))
     return False
@@ -149,7 +149,7 @@ def _timed_sleeps(context: CheckContext) -> Iterator[tuple[ast.Call, Scope, str]
 
 
 def _too_long(context: CheckContext, node: ast.Call, scope: Scope, entry: str) -> bool:
-    limit = context.request.time_limit(entry)
+    limit = context.config.time_limit(entry)
     seconds = context.constant(scope, node.args[0]) if len(node.args) == 1 else None
     return limit is not None and isinstance(seconds, int | float) and seconds >= limit
 

@@ -9,6 +9,7 @@ import pytest
 import rt
 from rt import catalog
 from rt.catalog import Peripheral
+from rt.config import Config
 from rt.lint.api import METHODS, NAMES, VALUES
 from rt.lint.lint import lint
 from rt.lint.request import LintRequest
@@ -23,7 +24,11 @@ PROGRAMS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 def test_programs_pass_lint(tmp_path: Path, program: str) -> None:
     (tmp_path / "studentcode.py").write_text(program)
     assert (
-        lint(LintRequest(directory=str(tmp_path), exec_module="studentcode", dev_name=DEVICES))
+        lint(
+            LintRequest(
+                directory=str(tmp_path), config=Config(exec_module="studentcode", dev_name=DEVICES)
+            )
+        )
         == []
     )
 

@@ -9,6 +9,7 @@ from support.lint import NAMES, linted, request, uid_of, write
 
 import rt
 from rt.cli.init import STUDENT_CODE
+from rt.config import Config
 from rt.errors import CatalogError, ConfigError, ExecutionError
 from rt.lint.lint import lint
 from rt.lint.record import Record, sort_records
@@ -258,7 +259,7 @@ class TestModules:
 
     def test_path_that_is_not_utf_8_is_an_error(self) -> None:
         with pytest.raises(ConfigError, match=r"path 'a\\udcff\.py' is not valid UTF-8: rename it"):
-            LintRequest(directory="/", exec_module="studentcode", files=("a\udcff.py",)).encode()
+            LintRequest(directory="/", config=Config(), files=("a\udcff.py",)).encode()
 
 
 class TestFiles:
@@ -332,7 +333,8 @@ class TestFiles:
         with pytest.raises(CatalogError):
             lint(
                 LintRequest(
-                    directory=str(tmp_path), exec_module="studentcode", dev_catalog="mine.toml"
+                    directory=str(tmp_path),
+                    config=Config(exec_module="studentcode", dev_catalog="mine.toml"),
                 )
             )
 
@@ -346,12 +348,12 @@ class TestFiles:
             '    Robot.write("horn", "switch0", True)\n'
         )
         write(tmp_path, {"mine.toml": catalog, "studentcode.py": program})
-        custom = LintRequest(
-            directory=str(tmp_path),
+        config = Config(
             exec_module="studentcode",
             dev_catalog="mine.toml",
             dev_name={"horn": uid_of("limit-switch")},
         )
+        custom = LintRequest(directory=str(tmp_path), config=config)
         assert [(each.symbol, each.line) for each in lint(custom)] == [("unknown-parameter", 3)]
 
 

@@ -11,10 +11,10 @@ from support.lint_cases import HITS, MISSES
 
 import rt
 from rt import catalog
+from rt.config import Config
 from rt.lint.lint import _records
 from rt.lint.program import Program
 from rt.lint.record import Record, sort_records
-from rt.lint.request import LintRequest
 
 ROOT = Path(rt.__file__).parents[1]
 KNOWN = catalog.load()
@@ -80,10 +80,8 @@ many = settings(
 def check(folder: Path, data: bytes) -> list[Record]:
     path = folder / "studentcode.py"
     path.write_bytes(data)
-    lint_request = LintRequest(
-        directory=str(folder), exec_module="studentcode", dev_name=NAMES, exec_timeout=LIMITS
-    )
-    found = sort_records(_records(Program(path, folder), lint_request, KNOWN))
+    config = Config(dev_name=NAMES, exec_timeout=LIMITS)
+    found = sort_records(_records(Program(path, folder), config, KNOWN))
     assert not [each for each in found if each.symbol == "check-failed"], data
     assert all(each.line >= 1 and each.column >= 0 and each.message for each in found)
     msgspec.msgpack.encode(found)

@@ -7,6 +7,7 @@ from pathlib import Path
 from unittest import mock
 
 from rt import catalog
+from rt.config import Config
 from rt.lint.lint import lint
 from rt.lint.record import Record
 from rt.lint.request import LintRequest
@@ -36,9 +37,8 @@ LIMITS = {".*_setup": 1.0, ".*_main": 0.05}
 
 
 def request(folder: Path, name: str = "studentcode", *files: str) -> LintRequest:
-    return LintRequest(
-        directory=str(folder), exec_module=name, dev_name=NAMES, exec_timeout=LIMITS, files=files
-    )
+    config = Config(exec_module=name, dev_name=NAMES, exec_timeout=LIMITS)
+    return LintRequest(directory=str(folder), config=config, files=files)
 
 
 def write(folder: Path, files: Mapping[str, str]) -> None:
