@@ -11,7 +11,7 @@ import msgspec
 from rt import demo as demo_package
 from rt.client.options import click_options
 from rt.config import Config, Loaded
-from rt.demo.driver import Driver, Tally
+from rt.demo.driver import Driver
 from rt.errors import RuntimeBaseException
 from rt.instance import Instance
 from rt.root import lifecycle
@@ -48,9 +48,8 @@ def command(loaded: Loaded, seconds: float | None) -> None:
     needed, and rt.toml is not read.
     """
     screen = console()
-    tally = Tally(len(DEVICES))
     config = _configured(loaded)
-    driver = Driver(screen, tally, config, seconds)
+    driver = Driver(screen, config, seconds)
     screen.print("starting an emulated robot ...")
     code = lifecycle.start(
         config,
@@ -60,13 +59,13 @@ def command(loaded: Loaded, seconds: float | None) -> None:
         quiet=True,
         level=None if loaded.origins["log_level"] == "default" else config.log_level,
     )
-    if code == 0 and not tally.ready:
+    if code == 0 and not driver.ready:
         click.echo("rt: stopped before the robot was ready", err=True)
         raise SystemExit(_INTERRUPTED)
-    if code == 0 and not tally.moved and tally.seconds >= _MIN_DRIVE_TIME:
-        raise RuntimeBaseException(f"the emulated motors did not move: {tally.summary()}")
+    if code == 0 and not driver.moved and driver.driven >= _MIN_DRIVE_TIME:
+        raise RuntimeBaseException(f"the emulated motors did not move: {driver.summary()}")
     screen.print(
-        f"the robot drove for {tally.seconds:.0f} s: {tally.summary()}",
+        f"the robot drove for {driver.driven:.0f} s: {driver.summary()}",
         soft_wrap=True,
         highlight=False,
     )

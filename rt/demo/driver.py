@@ -21,82 +21,57 @@ CONNECT_TIMEOUT = 5.0
 """Time limit for all emulated devices to connect before the drive starts without them (s)."""
 
 
-class Tally(Handler):
-    """The counters of the demo, and the receiver of device updates.
+class Driver(Handler):
+    """The driver's station of the demo, and the receiver of device updates.
 
     Args:
-        devices: Number of devices in a complete update.
+        console: The console for the table.
+        config: The options of the robot.
+        seconds: Duration of the drive (s); None to drive until cancelled.
 
     Attributes:
-        updates: Device updates received.
-        calls: Calls made.
-        gamepads: Gamepad datagrams sent.
-        restarts: Restarts of the robot's processes.
-        seconds: Duration of the drive (s).
         ready: Whether the robot started.
         moved: Whether a motor had a duty cycle other than 0.
-        complete: Set at the first complete update.
+        driven: Actual duration of the drive (s).
+        gamepads: Gamepad datagrams sent.
     """
 
-    def __init__(self, devices: int) -> None:
-        self._devices = devices
-        self.updates = 0
-        self.calls = 0
-        self.gamepads = 0
-        self.restarts = 0
-        self.seconds = 0.0
-        self.ready = False
-        self.moved = False
-        self.complete = trio.Event()
+    def __init__(self, console: Any, config: Config, seconds: float | None) -> None:
+        self.ready = self.moved = False
+        self.driven = 0.0
+        self.gamepads = self._updates = self._calls = self._restarts = 0
+        self._console = console
+        self._names = {int(uid): name for name, uid in config.dev_name.items()}
+        self._seconds = math.inf if seconds is None else seconds
+        self._sticks = (0.0, 0.0)
+        self._started = math.inf
+        self._complete = trio.Event()
 
     @route(inline=True)
     def update(self, update: DeviceUpdate) -> None:
         """Count an update."""
-        self.updates += 1
-        if len(update) >= self._devices:
-            self.complete.set()
+        self._updates += 1
+        if len(update) >= len(self._names):
+            self._complete.set()
         self.moved = self.moved or any(values.get("duty_cycle") for values in update.values())
 
     def summary(self) -> str:
         """Return the counters as one line."""
         return (
-            f"{_plural(self.updates, 'update')} received,"
+            f"{_plural(self._updates, 'update')} received,"
             f" {_plural(self.gamepads, 'gamepad datagram')} sent,"
-            f" {_plural(self.calls, 'call')} made, {_plural(self.restarts, 'restart')}"
+            f" {_plural(self._calls, 'call')} made, {_plural(self._restarts, 'restart')}"
         )
-
-
-def _plural(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-class Driver:
-    """The driver's station of the demo.
-
-    Args:
-        console: The console for the table.
-        tally: The counters.
-        config: The options of the robot.
-        seconds: Duration of the drive (s); None to drive until cancelled.
-    """
-
-    def __init__(self, console: Any, tally: Tally, config: Config, seconds: float | None) -> None:
-        self._console = console
-        self._tally = tally
-        self._names = {int(uid): name for name, uid in config.dev_name.items()}
-        self._seconds = math.inf if seconds is None else seconds
-        self._sticks = (0.0, 0.0)
-        self._started = math.inf
 
     async def drive(self, running: Robot) -> None:
         """Drive the robot in teleop for the given time, then make it idle."""
-        self._tally.ready = True
+        self.ready = True
         app = running.app
         client = await app.make_client()
-        await app.make_update_service(self._tally)
+        await app.make_update_service(self)
         store = app.make_buffer_manager()
         with trio.move_on_after(CONNECT_TIMEOUT):
-            await self._tally.complete.wait()
+            await self._complete.wait()
         # Runs as long as the robot: a driver that stops earlier would cause a log event.
         await app.nursery.start(self._move_sticks, app)
         async with trio.open_nursery() as nursery:
@@ -107,16 +82,15 @@ class Driver:
             try:
                 await trio.sleep(self._seconds)
             finally:
-                self._tally.seconds = trio.current_time() - start
-                self._tally.restarts = sum(
-                    status.restarts for status in running.supervisor.status()
-                )
+                self.driven = trio.current_time() - start
+                statuses = running.supervisor.status()
+                self._restarts = sum(status.restarts for status in statuses)
             nursery.cancel_scope.cancel()
         await self._call(client, "idle")
 
     async def _call(self, client: Any, method: str) -> None:
         await client.issue_call(method, address="executor-service", timeout=15.0)
-        self._tally.calls += 1
+        self._calls += 1
 
     async def _move_sticks(
         self, app: Any, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -137,7 +111,7 @@ class Driver:
             self._sticks = (sticks["lx"], sticks["ly"])
             stamp = Stamp(station, number, now)
             await control.issue_call("update_gamepads", {"0": sticks}, stamp, notification=True)
-            self._tally.gamepads += 1
+            self.gamepads += 1
             if number == 0:
                 task_status.started()
             await trio.sleep(STICK_INTERVAL)
@@ -148,7 +122,7 @@ class Driver:
         def draw() -> Any:
             turn, forward = self._sticks
             title = (
-                f"rt demo: teleop, {self._tally.updates} updates received; Ctrl-C ends it\n"
+                f"rt demo: teleop, {self._updates} updates received; Ctrl-C ends it\n"
                 f"gamepad: forward {forward:+.2f}  turn {turn:+.2f}"
             )
             return table.device_table(
@@ -172,3 +146,7 @@ class Driver:
                 # While the robot stops, the table keeps its state from the drive.
                 if is_ready():
                     screen.update(draw(), refresh=True)
+
+
+def _plural(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -77,9 +77,9 @@ class LeaseKeeper:
         cutoffs: How many cut-offs within 10 s end the mode.
         gap_limit: See `GAP_LIMIT`.
         clock: Returns the time in s, of the monotonic clock.
-        run_delay: Returns a function that returns how long the event loop's thread has waited for a
-            processor, in s; called in that thread.
-        main_delay: The same for the main thread; called in the event loop's thread.
+        run_delay: Returns how long the event loop's thread has waited for a processor, in s. By
+            default, that is the thread that creates the keeper.
+        main_delay: Returns the same for the main thread.
 
     Attributes:
         on_end: Called with the reason, in any thread and at most once, when the mode must end. The
@@ -94,8 +94,8 @@ class LeaseKeeper:
         cutoffs: int = CUTOFFS,
         gap_limit: float = GAP_LIMIT,
         clock: Callable[[], float] = monotonic,
-        run_delay: Callable[[], Callable[[], float]] = lambda: RunDelay().read,
-        main_delay: Callable[[], Callable[[], float]] = lambda: RunDelay(os.getpid()).read,
+        run_delay: Callable[[], float] | None = None,
+        main_delay: Callable[[], float] | None = None,
     ) -> None:
         self._lease = lease
         self._write_event = write_event
@@ -103,11 +103,9 @@ class LeaseKeeper:
         self.on_end: Callable[[str], None] = lambda _reason: None
         self._gap_limit = gap_limit
         self._clock = clock
-        self._make_run_delay = run_delay
-        self._run_delay: Callable[[], float] | None = None
+        self._run_delay = run_delay or RunDelay().read
         self._waited = 0.0
-        self._make_main_delay = main_delay
-        self._main_delay: Callable[[], float] = lambda: 0.0
+        self._main_delay = main_delay or RunDelay(os.getpid()).read
         self._main_grant = -math.inf
         self._main_waited = 0.0
         self._root_late = False
@@ -220,9 +218,6 @@ class LeaseKeeper:
         """
         if is_forked():
             return
-        if self._run_delay is None:
-            self._run_delay = self._make_run_delay()
-            self._main_delay = self._make_main_delay()
         with self._lock:
             now, before = self._clock(), self._last_heartbeat
             waited, self._waited = self._waited, self._run_delay()

@@ -127,8 +127,7 @@ class SyncExecutor:
     Args:
         report: Called with an error that a function of team code raised, and the function's name.
         folder: The folder of the team code; only code in it is interrupted.
-        run_delay: Returns a function that returns how long the main thread has waited for a
-            processor, in s; called in that thread.
+        run_delay: Returns how long the main thread has waited for a processor, in s.
         clock: Returns the time in s, of the monotonic clock.
     """
 
@@ -136,7 +135,7 @@ class SyncExecutor:
         self,
         report: Callable[[BaseException, str], None],
         folder: str,
-        run_delay: Callable[[], Callable[[], float]] = lambda: RunDelay().read,
+        run_delay: Callable[[], float] | None = None,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         self._report = report
@@ -146,8 +145,7 @@ class SyncExecutor:
         self._limited = False
         self._limit = 0.0
         self._deadline = math.inf
-        self._make_run_delay = run_delay
-        self._delay: Callable[[], float] = lambda: 0.0
+        self._delay = run_delay or RunDelay(os.getpid()).read
         self._clock = clock
         self._main = threading.main_thread()
         self._log = log.get_logger()
@@ -155,7 +153,6 @@ class SyncExecutor:
     def execute_forever(self) -> None:
         """Execute the scheduled runs until `stop`. Main thread only, which handles signals."""
         _set_signal(_SIGALRM, self._on_alarm)
-        self._delay = self._make_run_delay()
         while True:
             run = self._runs.get()
             _exit_if_forked()

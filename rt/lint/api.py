@@ -123,9 +123,10 @@ def calls_of(module: Module) -> Iterator[Call]:
         if not isinstance(node, ast.Call):
             continue
         func, at = _resolve_alias(module, scope, node.func)
-        owner = owner_of(module, at, func.value) if isinstance(func, ast.Attribute) else None
-        if owner and isinstance(func, ast.Attribute) and func.attr in METHODS.get(owner, {}):
-            yield _call(node, scope, owner, func.attr)
+        if isinstance(func, ast.Attribute):
+            owner = owner_of(module, at, func.value)
+            if owner and func.attr in METHODS.get(owner, {}):
+                yield _call(node, scope, owner, func.attr)
 
 
 def _resolve_alias(module: Module, scope: Scope, node: ast.AST) -> tuple[ast.AST, Scope]:

@@ -10,7 +10,7 @@ from rt.buffer import BufferStore
 from rt.catalog import Catalog
 from rt.cli import demo
 from rt.config import Config, load
-from rt.demo.driver import Driver, Tally
+from rt.demo.driver import Driver
 
 
 class Client:
@@ -34,7 +34,6 @@ async def test_gamepads_are_sent_until_robot_ends(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     robot, station = Client(2.0), Client()
-    tally = Tally(5)
 
     async def give(client: Any) -> Any:
         await trio.lowlevel.checkpoint()
@@ -49,7 +48,7 @@ async def test_gamepads_are_sent_until_robot_ends(
             make_buffer_manager=lambda: BufferStore(Catalog({}), "rt-test-demo.", shared=False),
         )
         running: Any = SimpleNamespace(app=app, supervisor=SimpleNamespace(status=list))
-        driver = Driver(Console(quiet=True), tally, Config(), 1.0)
+        driver = Driver(Console(quiet=True), Config(), 1.0)
         await driver.drive(running)
         assert robot.calls == ["teleop", "idle"]
         # A stick that is deflected when teleop begins would move nothing.
@@ -57,9 +56,9 @@ async def test_gamepads_are_sent_until_robot_ends(
         assert len(before) > 50
         assert {station.arguments[at][0]["0"]["ly"] for at in before} == {0.0}
         assert any(update["0"]["ly"] > 0.3 for update, _ in station.arguments)
-        driven = tally.gamepads
+        driven = driver.gamepads
         await trio.sleep(1)
-        assert tally.gamepads > driven
+        assert driver.gamepads > driven
         nursery.cancel_scope.cancel()
     assert set(station.calls) == {"update_gamepads"}
 

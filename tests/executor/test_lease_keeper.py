@@ -47,8 +47,8 @@ class Bench:
             wakeup,
             cutoffs=cutoffs,
             clock=lambda: self.now,
-            run_delay=lambda: lambda: self.waited,
-            main_delay=lambda: lambda: self.main_waited,
+            run_delay=lambda: self.waited,
+            main_delay=lambda: self.main_waited,
         )
         self.keeper.on_end = self.ended.append
         self.keeper.heartbeat()

@@ -222,7 +222,7 @@ def lateness(flag: LateFlag, body: Callable[[], None] = lambda: None) -> list[st
     """Return the events logged for a main that is called a hundred times with a period of 0.2 s."""
     team = Team()
     team.executor = SyncExecutor(
-        team.report, team.executor.folder, lambda: lambda: flag.waited, lambda: flag.now
+        team.report, team.executor.folder, lambda: flag.waited, lambda: flag.now
     )
     calls = itertools.count()
 
@@ -271,7 +271,7 @@ def test_interrupted_call_knows_whether_it_waited_for_a_processor(
     executor = SyncExecutor(
         lambda error, _name: found.append(error),
         ".",
-        lambda: lambda: flag.waited,
+        lambda: flag.waited,
         lambda: flag.now,
     )
 
