@@ -175,23 +175,20 @@ class Client:
         self.counters.calls += 1
         if notification:
             payload = rpc.encode(rpc.Notification(method, list(args)))
-            if not await self._send(peer, payload, seconds):
-                raise self._unsent(place)
-            return None
+            with trio.move_on_after(seconds), contextlib.suppress(trio.TooSlowError):
+                await self.node.send(peer, payload)
+                return None
+            raise self._unsent(place)
 
         call_id, call = self._open_call(peer)
         sent = False
         try:
             payload = rpc.encode(rpc.Request(call_id, method, list(args)))
-            with trio.move_on_after(seconds):
-                try:
-                    await self.node.post(peer, payload)
-                except trio.TooSlowError:
-                    pass
-                else:
-                    sent = True
-                    await self._announce()
-                    await call.answered.wait()
+            with trio.move_on_after(seconds), contextlib.suppress(trio.TooSlowError):
+                await self.node.post(peer, payload)
+                sent = True
+                await self._announce()
+                await call.answered.wait()
         finally:
             del self._calls[call_id]
             if sent and call.answer is None and not call.peer_lost:
@@ -234,15 +231,6 @@ class Client:
             contextlib.suppress(trio.TooSlowError, trio.ClosedResourceError),
         ):
             await self.node.send(peer, payload)
-
-    async def _send(self, peer: bytes, payload: bytes, seconds: float) -> bool:
-        with trio.move_on_after(seconds):
-            try:
-                await self.node.send(peer, payload)
-            except trio.TooSlowError:
-                return False
-            return True
-        return False
 
     def _unsent(self, place: dict[str, Any]) -> RemoteCallError:
         return RemoteCallError(

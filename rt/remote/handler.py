@@ -6,6 +6,7 @@ and what was expected.
 """
 
 import inspect
+import itertools
 import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, TypeVar, get_type_hints, overload
@@ -23,6 +24,16 @@ _MARK = "__rt_route__"
 
 _FAULT_MAX = 200
 """Maximum length of msgspec's description of an invalid argument, which may quote the argument."""
+
+
+class RouteOptions(msgspec.Struct, frozen=True):
+    """The options of a route; see `route`."""
+
+    inline: bool = False
+    urgent: bool = False
+    starts: bool = False
+    limit: float | None = None
+    bounds: Bounds | None = None
 
 
 @overload
@@ -77,17 +88,7 @@ def route(
                 f"{method.__qualname__}: invalid limit {limit}; "
                 "use a positive number, and none for an inline method"
             )
-        setattr(
-            method,
-            _MARK,
-            {
-                "inline": inline,
-                "urgent": urgent,
-                "starts": starts,
-                "limit": limit,
-                "bounds": bounds,
-            },
-        )
+        setattr(method, _MARK, RouteOptions(inline, urgent, starts, limit, bounds))
         return method
 
     return mark if func is None else mark(func)
@@ -133,67 +134,50 @@ class Route:
     Args:
         name: Name by which it is called.
         method: The bound method.
-        inline: Whether a plain `def` runs in the event loop.
-        urgent: Whether calls start ahead of others and complete without their caller.
-        starts: Whether an urgent call refuses waiting calls of this method.
-        limit: Time limit of a call, in s; None uses the service's.
-        bounds: Bounds of the arguments; None uses the service's.
+        options: A limit or bounds of None mean those of the service.
 
     Raises:
         TypeError: msgspec does not support an annotation, or a keyword-only argument is required.
         NameError: An annotation names something undefined.
     """
 
-    def __init__(
-        self,
-        name: str,
-        method: Callable[..., Any],
-        *,
-        inline: bool,
-        urgent: bool = False,
-        starts: bool = False,
-        limit: float | None = None,
-        bounds: Bounds | None = None,
-    ) -> None:
+    def __init__(self, name: str, method: Callable[..., Any], options: RouteOptions) -> None:
         self.name = name
-        self.limit = limit
-        self.urgent = urgent
-        self.starts = starts
-        self.bounds = bounds or DEFAULT
-        self._uses_default_bounds = bounds is None
         self.method = method
-        self.inline = inline
+        self.inline = options.inline
+        self.urgent = options.urgent
+        self.starts = options.starts
+        self.limit = options.limit
+        self.bounds = options.bounds or DEFAULT
         self.is_async = inspect.iscoroutinefunction(method)
-        hints = get_type_hints(method, include_extras=True)
-        plain = get_type_hints(method)
+        self._uses_default_bounds = options.bounds is None
+        self._hints = get_type_hints(method, include_extras=True)
+        self._plain = get_type_hints(method)
         signature = inspect.signature(method)
-        self._positional: list[tuple[inspect.Parameter, Any]] = []
-        self._rest: Any = None
-        self._rest_name = ""
-        self._hints = hints
-        for parameter in signature.parameters.values():
-            annotation = hints.get(parameter.name, Any)
-            _check_annotation(name, parameter, annotation)
-            if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
-                self._positional.append((parameter, annotation))
-            elif parameter.kind is parameter.VAR_POSITIONAL:
-                self._rest = annotation
-                self._rest_name = f"*{parameter.name}"
-        self._apply_bounds()
-        self._required = sum(
-            parameter.default is parameter.empty for parameter, _ in self._positional
-        )
-        self._result = hints.get("return", Any)
-        self._plain = plain
-        shown = [
-            each.replace(annotation=plain.get(each.name, each.empty))
+        for each in signature.parameters.values():
+            _check_annotation(name, each, self._hints.get(each.name, Any))
+        self._parameters = [
+            each
             for each in signature.parameters.values()
+            if each.kind not in (each.KEYWORD_ONLY, each.VAR_KEYWORD)
         ]
-        returned = plain.get("return", signature.empty)
-        whole = signature.replace(
-            parameters=shown, return_annotation=None if returned is type(None) else returned
+        positional = [each for each in self._parameters if each.kind is not each.VAR_POSITIONAL]
+        self._names = [each.name for each in positional]
+        self._rest = "".join(each.name for each in self._parameters if each not in positional)
+        self._required = sum(each.default is each.empty for each in positional)
+        self._open = {
+            each.name for each in self._parameters if is_open(self._hints.get(each.name, Any))
+        }
+        self._apply_bounds()
+        returned = self._plain.get("return", signature.empty)
+        shown = signature.replace(
+            parameters=[
+                each.replace(annotation=self._plain.get(each.name, each.empty))
+                for each in signature.parameters.values()
+            ],
+            return_annotation=None if returned is type(None) else returned,
         )
-        self.signature = name + _without_modules(str(whole))
+        self.signature = name + _without_modules(str(shown))
 
     def set_default_bounds(self, bounds: Bounds) -> None:
         """Set the service's bounds, unless the route or its handler has bounds of its own."""
@@ -202,18 +186,7 @@ class Route:
             self._apply_bounds()
 
     def _apply_bounds(self) -> None:
-        types = {name: bounded(annotation, self.bounds) for name, annotation in self._hints.items()}
-        self._positional = [(each, types.get(each.name, Any)) for each, _ in self._positional]
-        if self._rest_name:
-            self._rest = types.get(self._rest_name.removeprefix("*"), Any)
-        self._open = {
-            name
-            for name in [
-                *(each.name for each, _ in self._positional),
-                self._rest_name.removeprefix("*"),
-            ]
-            if is_open(self._hints.get(name, Any))
-        }
+        self._types = {name: bounded(hint, self.bounds) for name, hint in self._hints.items()}
 
     def bind(self, params: Sequence[Any]) -> list[Any]:
         """Check received arguments and convert them to the annotated types.
@@ -222,7 +195,7 @@ class Route:
             RemoteProtocolError: The number of arguments is wrong, or an argument is invalid; the
                 message names the argument.
         """
-        most = self.bounds.items if self._rest_name else len(self._positional)
+        most = self.bounds.items if self._rest else len(self._names)
         if not self._required <= len(params) <= most:
             raise RemoteProtocolError(
                 f"{self.signature} cannot be called with "
@@ -230,45 +203,38 @@ class Route:
                 method=self.name,
                 signature=self.signature,
             )
-        args = [
-            self._convert(parameter.name, annotation, value)
-            for (parameter, annotation), value in zip(self._positional, params, strict=False)
-        ]
-        args += [
-            self._convert(self._rest_name, self._rest, value)
-            for value in params[len(self._positional) :]
-        ]
-        return args
+        names = itertools.chain(self._names, itertools.repeat(self._rest))
+        return [self._convert(name, value) for value, name in zip(params, names, strict=False)]
 
     def describe(self) -> MethodInfo:
         """Return the description of this method; generating the schemas takes about 0.3 ms."""
-        arguments = [
-            ArgumentInfo(
-                parameter.name,
-                parameter.default is parameter.empty,
-                _schema(annotation),
-                self._annotation_text(parameter.name),
-                "" if parameter.default is parameter.empty else repr(parameter.default),
-            )
-            for parameter, annotation in self._positional
-        ]
-        if self._rest_name:
-            text = self._annotation_text(self._rest_name.removeprefix("*"))
-            arguments.append(ArgumentInfo(self._rest_name, False, _schema(self._rest), text))
         return MethodInfo(
-            self.signature, inspect.getdoc(self.method) or "", arguments, _schema(self._result)
+            self.signature,
+            inspect.getdoc(self.method) or "",
+            [self._describe_argument(each) for each in self._parameters],
+            _schema(self._hints.get("return", Any)),
         )
 
-    def _annotation_text(self, argument: str) -> str:
-        return (
-            _without_modules(inspect.formatannotation(self._plain[argument]))
-            if argument in self._plain
-            else ""
+    def _describe_argument(self, parameter: inspect.Parameter) -> ArgumentInfo:
+        name = parameter.name
+        has_default = parameter.default is not parameter.empty
+        return ArgumentInfo(
+            self._shown(name),
+            required=not has_default and name != self._rest,
+            schema=_schema(self._types.get(name, Any)),
+            type=_without_modules(inspect.formatannotation(self._plain[name]))
+            if name in self._plain
+            else "",
+            default=repr(parameter.default) if has_default else "",
         )
 
-    def _convert(self, argument: str, annotation: Any, value: Any) -> Any:
+    def _shown(self, argument: str) -> str:
+        return f"*{argument}" if argument == self._rest else argument
+
+    def _convert(self, argument: str, value: Any) -> Any:
+        annotation = self._types.get(argument, Any)
         raw = value if isinstance(value, msgspec.Raw) else None
-        walks = argument.removeprefix("*") in self._open
+        walks = argument in self._open
         try:
             if raw is not None and walks:
                 check_raw(raw, self.bounds)
@@ -282,11 +248,12 @@ class Route:
                 else msgspec.convert(value, annotation)
             )
         except (msgspec.ValidationError, RemoteProtocolError) as error:
+            name = self._shown(argument)
             shown = quote(value) if raw is None else f"{len(memoryview(raw))} bytes"
             raise RemoteProtocolError(
-                f"{self.name}: argument {argument} came as {shown}: {clip(str(error), _FAULT_MAX)}",
+                f"{self.name}: argument {name} came as {shown}: {clip(str(error), _FAULT_MAX)}",
                 method=self.name,
-                argument=argument,
+                argument=name,
                 signature=self.signature,
             ) from error
 
@@ -317,9 +284,8 @@ class Handler:
         for name in dir(type(self)):
             mark = getattr(inspect.getattr_static(type(self), name), _MARK, None)
             if mark is not None:
-                found[name] = Route(
-                    name, getattr(self, name), **{**mark, "bounds": mark["bounds"] or self.bounds}
-                )
+                options = msgspec.structs.replace(mark, bounds=mark.bounds or self.bounds)
+                found[name] = Route(name, getattr(self, name), options)
         return found
 
     @route

@@ -6,10 +6,12 @@ calls delays only its own.
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from rt.protocol import rpc
 from rt.remote.handler import Route
+
+Message: TypeAlias = rpc.Request | rpc.Notification
 
 PEER_MAX = 128
 """Maximum number of waiting calls of one peer; further ones are refused."""
@@ -29,7 +31,7 @@ class Call(NamedTuple):
     """
 
     peer: bytes
-    message: rpc.Request | rpc.Notification
+    message: Message
     route: Route
     payload: bytes = b""
 

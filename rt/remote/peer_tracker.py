@@ -209,12 +209,14 @@ class PeerTracker:
         return self._public.get(identity, identity).decode(errors="backslashreplace")
 
 
-def try_send(side: Socket | StationSide, frames: tuple[bytes, bytes, bytes]) -> bool:
-    """Send a message; return False if the recipient is not connected or its queue is full."""
+def try_send(
+    side: Socket | StationSide, frames: tuple[bytes, bytes, bytes], *, if_full: bool = False
+) -> bool:
+    """Send a message; return False if the recipient is not connected, `if_full` at a full queue."""
     try:
         side.send_nowait(frames)
     except trio.WouldBlock:
-        return False
+        return if_full
     except zmq.ZMQError as error:
         if error.errno != errno.EHOSTUNREACH:
             raise
@@ -224,12 +226,4 @@ def try_send(side: Socket | StationSide, frames: tuple[bytes, bytes, bytes]) -> 
 
 def is_connected(identity: bytes, side: Socket | StationSide) -> bool:
     """Return whether a peer is connected, even if its queue is full; sends it a hello."""
-    try:
-        side.send_nowait((identity, b"", b""))
-    except trio.WouldBlock:
-        return True
-    except zmq.ZMQError as error:
-        if error.errno != errno.EHOSTUNREACH:
-            raise
-        return False
-    return True
+    return try_send(side, (identity, b"", b""), if_full=True)

@@ -7,6 +7,10 @@ other programs of its station have used up the station's quota. Beyond that, a m
 until a response arrives or earlier messages expire at `RATE`.
 """
 
+import math
+
+from rt.log.throttle import Bucket
+
 MAX_UNANSWERED = 128
 """Maximum number of unanswered messages of a peer."""
 
@@ -35,20 +39,20 @@ class Quota:
         limit: Maximum number of unanswered messages, with the factor applied.
 
     >>> quota = Quota()
-    >>> [quota.spend(b"peer", 0.0) for _ in range(MOST + 1)].count(True) == MOST
-    True
-    >>> quota.answered(b"peer")
+    >>> [quota.spend(b"peer", 0.0) for _ in range(MAX_UNANSWERED + 1)].count(True)
+    128
+    >>> quota.record_answer(b"peer")
     >>> quota.spend(b"peer", 0.0), quota.spend(b"peer", 0.0), quota.spend(b"peer", 1.0)
     (True, False, True)
     """
 
     def __init__(self, scale: int = 1, *, limit: int = MAX_UNANSWERED, rate: float = RATE) -> None:
         self.limit = scale * limit
-        self._rate = scale * rate
-        self._spent: dict[bytes, tuple[float, float]] = {}
+        self._interval = 1 / (scale * rate) if rate else math.inf
+        self._buckets: dict[bytes, Bucket] = {}
 
     def __len__(self) -> int:
-        return len(self._spent)
+        return len(self._buckets)
 
     def spend(self, peer: bytes, now: float) -> bool:
         """Count a message of a peer.
@@ -60,25 +64,22 @@ class Quota:
         Returns:
             False if the quota is used up; the message is not counted then.
         """
-        entry = self._spent.get(peer)
-        if entry is None:
-            if len(self._spent) >= PEERS_MAX:
-                del self._spent[next(iter(self._spent))]
-            self._spent[peer] = 1.0, now
-            return True
-        spent, since = entry
-        spent = max(0.0, spent - (now - since) * self._rate)
-        if spent + 1 > self.limit:
+        bucket = self._buckets.get(peer)
+        if bucket is None:
+            if len(self._buckets) >= PEERS_MAX:
+                del self._buckets[next(iter(self._buckets))]
+            bucket = self._buckets[peer] = Bucket(self.limit, self._interval, now)
+        if bucket.refill(now) < 1:
             return False
-        self._spent[peer] = spent + 1, now
+        bucket.tokens -= 1
         return True
 
     def record_answer(self, peer: bytes) -> None:
         """Count a message to a peer as the response to one of its own."""
-        entry = self._spent.get(peer)
-        if entry is not None:
-            self._spent[peer] = max(0.0, entry[0] - 1), entry[1]
+        bucket = self._buckets.get(peer)
+        if bucket is not None:
+            bucket.tokens = min(self.limit, bucket.tokens + 1)
 
     def forget(self, peer: bytes) -> None:
         """Forget a peer that has disconnected."""
-        self._spent.pop(peer, None)
+        self._buckets.pop(peer, None)

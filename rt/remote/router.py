@@ -119,7 +119,9 @@ class Router:
         self._disconnected: dict[bytes, None] = {}
         self._quota = Quota()
         self._quota_of_station = Quota(STATION_SCALE)
-        self._peer_tracker: PeerTracker | None = None
+        self._peer_tracker: PeerTracker
+        self._front: Socket
+        self._back: Socket
         self._immediate_calls: dict[bytes, Mapping[str, Callable[[], None]]] = {}
         self._targets: tuple[StationSide | Socket, ...] = ()
 
@@ -161,6 +163,7 @@ class Router:
             Socket(zmq.ROUTER, options=_OPTIONS, context=self._context) as front,
             Socket(zmq.ROUTER, options=_OPTIONS | quiet, context=self._context) as back,
         ):
+            self._front, self._back = front, back
             stations = StationSide(_CONNECTION_OPTIONS, context=self._context)
             peer_tracker = self._peer_tracker = PeerTracker(
                 front,
@@ -185,57 +188,53 @@ class Router:
                 async with trio.open_nursery() as nursery:
                     peer_tracker.start(nursery)
                     for source in self._targets:
-                        nursery.start_soon(self._route_from, source, front, back, peer_tracker)
+                        nursery.start_soon(self._route_from, source)
                     task_status.started()
             finally:
                 stations.on_gone = lambda _: None
                 if self._authenticator is not None:
                     self._authenticator.release(front)
 
-    async def _route_from(
-        self, source: Socket | StationSide, front: Socket, back: Socket, peer_tracker: PeerTracker
-    ) -> None:
+    async def _route_from(self, source: Socket | StationSide) -> None:
         record = (
             source.record
             if isinstance(source, StationSide)
-            else peer_tracker.disconnects_of(source).record
+            else self._peer_tracker.disconnects_of(source).record
         )
         while True:
             frames = await source.recv()
             with contextlib.suppress(trio.WouldBlock):
                 for left in range(BURST, -1, -1):
-                    sender = self._route(frames, source, front, back)
+                    sender = self._route(frames, source)
                     if sender is not None and (gone := record(source.source, sender)) is not None:
-                        peer_tracker.report_gone([gone])
+                        self._peer_tracker.report_gone([gone])
                     if not left or not source.has_message():
                         break
                     frames = source.recv_nowait()
 
-    def _route(
-        self, frames: list[bytes], source: Socket | StationSide, front: Socket, back: Socket
-    ) -> bytes | None:
+    def _route(self, frames: list[bytes], source: Socket | StationSide) -> bytes | None:
         """Route a message; return its sender if others must be notified of its disconnect."""
         if len(frames) != 3:
             self.counters.malformed += 1
             return None
         sender, recipient, payload = frames
-        if source is back and sender in self._reserved:
+        if source is self._back and sender in self._reserved:
             self._log_reserved(sender)
             return None
         if (not payload or not recipient) and (wanted := rpc.parse_hello(payload)) is not None:
-            if self._peer_tracker is not None and rpc.GONE in wanted:
+            if rpc.GONE in wanted:
                 self._peer_tracker.announce(source, sender)
-            self._answer_hello(sender, source, back)
+            self._answer_hello(sender, source)
             return sender
-        refusal = _refusal(sender, recipient, is_front=source is front)
+        refusal = _refusal(sender, recipient, is_front=source is self._front)
         if not refusal and len(payload) <= IMMEDIATE_MAX:
             self._call_immediately(recipient, payload)
-        if refusal or (excess := self._excess(sender, recipient, is_service=source is back)):
+        if refusal or (excess := self._excess(sender, recipient, is_service=source is self._back)):
             self._answer(frames, source, lambda name: refusal or _OVER_QUOTA.format(name, excess))
             return None if refusal else sender
-        return sender if self._deliver(frames, source, back) else None
+        return sender if self._deliver(frames, source) else None
 
-    def _deliver(self, frames: list[bytes], source: Socket | StationSide, back: Socket) -> bool:
+    def _deliver(self, frames: list[bytes], source: Socket | StationSide) -> bool:
         """Send a message to its recipient.
 
         Returns:
@@ -243,7 +242,7 @@ class Router:
             gets an error then.
         """
         sender, recipient, payload = frames
-        for target in (back,) if recipient.endswith(SERVICE) else self._targets:
+        for target in (self._back,) if recipient.endswith(SERVICE) else self._targets:
             try:
                 name = self._public.get(sender, sender)
                 target.send_nowait((self._reserved.get(recipient, recipient), name, payload))
@@ -312,10 +311,10 @@ class Router:
             "service", name, [_text(self._public.get(each, each)) for each in self._services]
         )
 
-    def _answer_hello(self, sender: bytes, source: Socket | StationSide, back: Socket) -> None:
+    def _answer_hello(self, sender: bytes, source: Socket | StationSide) -> None:
         """Answer a hello with a hello, by which the peer knows that messages reach it."""
         self.counters.hellos += 1
-        if source is back:
+        if source is self._back:
             _remember(self._services, sender)
             self._disconnected.pop(sender, None)
         self._reply(source, (sender, b"", b""))

@@ -19,12 +19,12 @@ from rt.errors import (
     RemoteProtocolError,
     RuntimeBaseException,
 )
-from rt.log.throttle import Throttle
+from rt.log.throttle import Throttle, Write
 from rt.protocol import rpc
 from rt.remote.bounds import DEFAULT, UNROUTED, Bounds
 from rt.remote.caller import Caller, set_caller
 from rt.remote.handler import Handler, Route, describe_unknown
-from rt.remote.inbox import Call, Inbox
+from rt.remote.inbox import Call, Inbox, Message
 from rt.remote.node import Node, SocketNode
 from rt.text import clip
 from rt.transport.counters import ServiceCounters
@@ -112,6 +112,7 @@ class Service:
         self._backlog = backlog
         self._slots = trio.Semaphore(concurrency)
         self._inbox = Inbox()
+        self._nursery: trio.Nursery
         self._starting: set[_Running] = set()
         self._open = 0
         self._urgent = 0
@@ -131,12 +132,12 @@ class Service:
             EmergencyStopException: A handler raised it; the call has been answered.
             InstanceBusyError: The node's address is in use.
         """
-        async with self.node, trio.open_nursery() as nursery:
+        async with self.node, trio.open_nursery() as self._nursery:
             if self.node.routed:
-                nursery.start_soon(self._announce)
+                self._nursery.start_soon(self._announce)
             else:
                 self._registered.set()
-            nursery.start_soon(self._receive, nursery)
+            self._nursery.start_soon(self._receive)
             await self._registered.wait()
             task_status.started()
 
@@ -149,24 +150,24 @@ class Service:
             else:
                 await trio.sleep(ANNOUNCE_INTERVAL)
 
-    async def _receive(self, nursery: trio.Nursery) -> None:
+    async def _receive(self) -> None:
         """Read all available messages before each call, so that urgent calls overtake others."""
         while True:
             if not self._inbox:
-                await self._read(nursery, *await self.node.recv())
+                await self._read(*await self.node.recv())
             if isinstance(self.node, SocketNode):
                 for _ in range(BURST):
                     try:
                         peer, payload = self.node.recv_nowait()
                     except trio.WouldBlock:
                         break
-                    await self._read(nursery, peer, payload)
+                    await self._read(peer, payload)
             if self._inbox:
-                await self._begin(nursery, self._inbox.take())
+                await self._begin(self._inbox.take())
                 if self._inbox:
                     await trio.lowlevel.checkpoint()
 
-    async def _read(self, nursery: trio.Nursery, peer: bytes, payload: bytes) -> None:
+    async def _read(self, peer: bytes, payload: bytes) -> None:
         """Queue a call, or start it if it is urgent; long arguments are decoded later."""
         if not payload:
             self._registered.set()
@@ -186,66 +187,54 @@ class Service:
             if isinstance(whole, rpc.Notification):
                 await self._handle_protocol_message(peer, whole)
             return
-        await self._dispatch(nursery, peer, message, payload if is_long else b"")
+        await self._dispatch(peer, message, payload if is_long else b"")
 
-    async def _dispatch(
-        self,
-        nursery: trio.Nursery,
-        peer: bytes,
-        message: rpc.Request | rpc.Notification,
-        payload: bytes,
-    ) -> None:
+    async def _dispatch(self, peer: bytes, message: Message, payload: bytes) -> None:
         self.counters.calls += 1
         route = self._routes.get(message.method)
         if route is None:
-            await self._refuse(
-                peer, message, describe_unknown("method", message.method, self._routes)
-            )
-        elif len(payload) > route.bounds.message:
-            await self._refuse(peer, message, _too_long(route, len(payload)))
-        else:
-            call = Call(peer, message, route, payload)
-            if route.urgent:
-                await self._refuse_overtaken(route)
-            if route.urgent and (route.inline or self._urgent < self._backlog):
-                await self._begin(nursery, call)
-            elif not self._inbox.put(call):
-                self.counters.refused += 1
-                # Refused notifications are only counted: logging them costs more than reading them.
-                if isinstance(message, rpc.Request):
-                    await self._refuse(
-                        peer,
-                        message,
-                        f"{route.name} was refused because too many calls are waiting",
-                    )
+            problem = describe_unknown("method", message.method, self._routes)
+            await self._answer_error(peer, message, problem)
+            return
+        call = Call(peer, message, route, payload)
+        if len(payload) > route.bounds.message:
+            await self._refuse(call, _too_long(route, len(payload)))
+            return
+        if route.urgent:
+            await self._refuse_overtaken(route)
+        if route.urgent and (route.inline or self._urgent < self._backlog):
+            await self._begin(call)
+        elif not self._inbox.put(call):
+            self.counters.refused += 1
+            # Refused notifications are only counted: logging them costs more than reading them.
+            if isinstance(message, rpc.Request):
+                await self._refuse(
+                    call, f"{route.name} was refused because too many calls are waiting"
+                )
 
-    async def _begin(self, nursery: trio.Nursery, call: Call) -> None:
-        peer, message, route, payload = call
-        set_caller(Caller(peer, self.node.routed))
-        if payload:
+    async def _begin(self, call: Call) -> None:
+        route = call.route
+        set_caller(Caller(call.peer, self.node.routed))
+        if call.payload:
             try:
-                message = rpc.decode_raw(payload)
+                call = Call(call.peer, rpc.decode_raw(call.payload), route)
             except RemoteProtocolError as error:
                 self.counters.malformed += 1
-                await self._refuse(
-                    peer, message, f"{route.name} was refused: {clip(error.message, 200)}"
-                )
+                await self._refuse(call, f"{route.name} was refused: {clip(error.message, 200)}")
                 return
         if route.inline:
-            await self._serve(peer, message, route)
+            await self._serve(call)
         elif route.urgent and self._urgent < self._backlog:
             self._urgent += 1
-            nursery.start_soon(self._serve_urgently, peer, message, route)
+            self._nursery.start_soon(self._serve_urgently, call)
         elif self._open >= self._concurrency + self._backlog:
             self.counters.refused += 1
             await self._refuse(
-                peer,
-                message,
-                f"{route.name} was refused because {self._backlog} calls are waiting",
+                call, f"{route.name} was refused because {self._backlog} calls are waiting"
             )
         else:
             self._open += 1
-            nursery.start_soon(self._serve_in_slot, peer, message, route)
+            self._nursery.start_soon(self._serve_in_slot, call)
 
     async def _refuse_overtaken(self, urgent: Route) -> None:
         """Refuse waiting calls that would start again what an urgent call stops."""
@@ -253,15 +242,11 @@ class Service:
         self._inbox.remove(overtaken)
         for call in overtaken:
             self.counters.refused += 1
-            await self._refuse(
-                call.peer,
-                call.message,
-                f"{call.route.name} was refused: {urgent.name} overtook it",
-            )
+            await self._refuse(call, f"{call.route.name} was refused: {urgent.name} overtook it")
         for waiting in list(self._starting):
             waiting.stop(f"{urgent.name} overtook it")
 
-    def _decode(self, peer: bytes, payload: bytes) -> rpc.Request | rpc.Notification | None:
+    def _decode(self, peer: bytes, payload: bytes) -> Message | None:
         try:
             message = rpc.decode(payload)
         except RemoteProtocolError as error:
@@ -311,31 +296,25 @@ class Service:
             ):
                 self._inbox.remove([call])
                 self.counters.cancelled += 1
-                await self._refuse(
-                    peer, call.message, f"{call.route.name} was stopped: {_CANCELLED}"
-                )
+                await self._refuse(call, f"{call.route.name} was stopped: {_CANCELLED}")
                 return
 
-    async def _serve_urgently(
-        self, peer: bytes, message: rpc.Request | rpc.Notification, route: Route
-    ) -> None:
+    async def _serve_urgently(self, call: Call) -> None:
         try:
-            await self._serve(peer, message, route)
+            await self._serve(call)
         finally:
             self._urgent -= 1
 
-    async def _serve_in_slot(
-        self, peer: bytes, message: rpc.Request | rpc.Notification, route: Route
-    ) -> None:
+    async def _serve_in_slot(self, call: Call) -> None:
         running = _Running()
-        key = (peer, message.id) if isinstance(message, rpc.Request) else None
+        key = (call.peer, call.message.id) if isinstance(call.message, rpc.Request) else None
         if key is not None:
             self._running[key] = running
-        if route.starts:
+        if call.route.starts:
             self._starting.add(running)
         try:
             with running.scope:
-                await self._serve_when_free(peer, message, route, running)
+                await self._serve_when_free(call, running)
         finally:
             self._open -= 1
             self._starting.discard(running)
@@ -343,15 +322,14 @@ class Service:
                 del self._running[key]
         if running.scope.cancelled_caught:
             self.counters.cancelled += 1
+            name = call.route.name
             self._log.debug(
-                "call stopped", method=route.name, peer=_text(peer), reason=running.reason
+                "call stopped", method=name, peer=_text(call.peer), reason=running.reason
             )
             if not running.caller_gone:
-                await self._refuse(peer, message, f"{route.name} was stopped: {running.reason}")
+                await self._refuse(call, f"{name} was stopped: {running.reason}")
 
-    async def _serve_when_free(
-        self, peer: bytes, message: rpc.Request | rpc.Notification, route: Route, running: _Running
-    ) -> None:
+    async def _serve_when_free(self, call: Call, running: _Running) -> None:
         try:
             # Without a checkpoint if a slot is free, unlike `async with`.
             self._slots.acquire_nowait()
@@ -359,55 +337,45 @@ class Service:
             await self._slots.acquire()
         self._starting.discard(running)
         try:
-            await self._serve(peer, message, route)
+            await self._serve(call)
         finally:
             self._slots.release()
 
-    async def _serve(
-        self, peer: bytes, message: rpc.Request | rpc.Notification, route: Route
-    ) -> None:
+    async def _serve(self, call: Call) -> None:
         try:
-            args = route.bind(message.params)
+            args = call.route.bind(call.message.params)
         except RemoteProtocolError as error:
-            await self._refuse(peer, message, error.message, error.context)
+            await self._refuse(call, error.message, error.context)
             return
-        set_caller(Caller(peer, self.node.routed))
+        set_caller(Caller(call.peer, self.node.routed))
         try:
-            result = await self._invoke(route, args)
+            result = await self._invoke(call.route, args)
         except RuntimeBaseException as error:
-            # A notification has no caller that gets the error, so it is logged as a warning.
-            context = {
-                "method": route.name,
-                "peer": _text(peer),
-                "reason": error.message,
-                **_without_reserved(error.context),
-            }
-            if isinstance(message, rpc.Request):
-                self._log.debug("call failed", **context)
-            else:
-                self._log_failure("call failed", **context)
-            await self._refuse(peer, message, error.message, error.context)
+            context = {"reason": error.message, **_without_reserved(error.context)}
+            self._log_failure(call, self._log.debug, "call failed", **context)
+            await self._refuse(call, error.message, error.context)
             if isinstance(error, EmergencyStopException):
                 raise
         except Exception as error:  # a bug in a handler must not end the service
-            if isinstance(message, rpc.Request):
-                self._log.error(
-                    "handler failed", method=route.name, peer=_text(peer), exc_info=error
-                )
-            else:
-                self._log_failure(
-                    "handler failed", method=route.name, peer=_text(peer), exc_info=error
-                )
-            await self._refuse(peer, message, f"{type(error).__name__}: {error}")
+            self._log_failure(call, self._log.error, "handler failed", exc_info=error)
+            await self._refuse(call, f"{type(error).__name__}: {error}")
             if isinstance(error, ExceptionGroup) and error.subgroup(EmergencyStopException):
                 raise
         else:
-            if isinstance(message, rpc.Request):
-                await self._answer(peer, rpc.Response(message.id, None, result))
+            if isinstance(call.message, rpc.Request):
+                await self._answer(call.peer, rpc.Response(call.message.id, None, result))
 
-    def _log_failure(self, event: str, **context: Any) -> None:
-        """Log a failed notification, rate-limited because any peer can send thousands."""
-        self._failures.log(self._log.warning, event, "notification failed", **context)
+    def _log_failure(self, call: Call, write: Write, event: str, /, **context: Any) -> None:
+        """Log a failed call.
+
+        A notification has no caller that gets the error, so it is logged as a warning, rate-limited
+        because any peer can send thousands.
+        """
+        context |= {"method": call.route.name, "peer": _text(call.peer)}
+        if isinstance(call.message, rpc.Request):
+            write(event, **context)
+        else:
+            self._failures.log(self._log.warning, event, "notification failed", **context)
 
     async def _invoke(self, route: Route, args: list[Any]) -> Any:
         if route.inline:
@@ -428,12 +396,11 @@ class Service:
             limit=limit,
         )
 
-    async def _refuse(
-        self,
-        peer: bytes,
-        message: rpc.Request | rpc.Notification,
-        error: str,
-        context: dict[str, Any] | None = None,
+    async def _refuse(self, call: Call, error: str, context: dict[str, Any] | None = None) -> None:
+        await self._answer_error(call.peer, call.message, error, context)
+
+    async def _answer_error(
+        self, peer: bytes, message: Message, error: str, context: dict[str, Any] | None = None
     ) -> None:
         self.counters.errors += 1
         if isinstance(message, rpc.Request):

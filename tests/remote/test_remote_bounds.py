@@ -17,7 +17,7 @@ from support.serving import ADDRESS, robot
 from rt.errors import RemoteCallError, RemoteProtocolError
 from rt.protocol import rpc
 from rt.remote import Bounds, Client, Handler, SocketNode, bounds, inbox, route, service
-from rt.remote.handler import Route
+from rt.remote.handler import Route, RouteOptions
 from rt.remote.inbox import Call, Inbox
 
 SMALL = Bounds(message=2000, text=10, items=4, depth=3, values=12)
@@ -320,8 +320,11 @@ def test_long_call_binds_like_a_short_one(value: object, text: str) -> None:
             assert found[name].bind(rpc.decode_raw(data).params) == expected
 
 
+_WAIT = Route("wait", lambda: None, RouteOptions(inline=True))
+
+
 def _call(peer: bytes, number: int) -> Call:
-    return Call(peer, rpc.Request(number, "wait", []), Route("wait", lambda: None, inline=True))
+    return Call(peer, rpc.Request(number, "wait", []), _WAIT)
 
 
 @given(st.lists(st.sampled_from([b"a", b"b", b"c", None]), max_size=60))

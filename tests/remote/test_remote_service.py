@@ -17,6 +17,7 @@ from rt.errors import DeviceError, EmergencyStopException, LocalProtocolError, R
 from rt.protocol import rpc
 from rt.protocol.control import GamepadState, GamepadUpdate, encode_gamepads
 from rt.remote import Client, DatagramNode, Handler, Service, SocketNode, route
+from rt.remote.inbox import Call
 
 
 class Device(Handler):
@@ -334,9 +335,11 @@ async def test_failed_notifications_are_logged_once_a_second_with_a_count(
 ) -> None:
     with structlog.testing.capture_logs() as logs:
         serving = Service(SocketNode(zmq.DEALER, ADDRESS), Device())
+        (route, *_) = Device().routes().values()
+        call = Call(b"peer", rpc.Notification(route.name, []), route)
         for _ in range(50):
-            serving._log_failure("call failed", reason="garbage")
-            serving._log_failure("handler failed", reason="garbage")
+            serving._log_failure(call, serving._log.debug, "call failed", reason="garbage")
+            serving._log_failure(call, serving._log.error, "handler failed", reason="garbage")
         await trio.sleep(1.5)
-        serving._log_failure("call failed", reason="garbage")
+        serving._log_failure(call, serving._log.debug, "call failed", reason="garbage")
     assert [entry.get("suppressed") for entry in logs] == [None, 99]
