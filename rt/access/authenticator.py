@@ -31,12 +31,11 @@ import zmq
 from rt import log
 from rt.access.bundle import Bundle
 from rt.access.handshakes import Handshakes, origin
-from rt.access.inlet import Inlet
+from rt.access.inlet import Inlet, relay
 from rt.access.keyring import KeyPair, Keyring
 from rt.access.listener import ConnectionLimiter, Listener
 from rt.access.peer import Peer, PeerTable
 from rt.access.refusals import Refusals
-from rt.access.relay import relay
 from rt.access.stations import StationSide
 from rt.config.network import is_open
 from rt.errors import ConfigError, InstanceBusyError, leaves
@@ -93,16 +92,6 @@ UNUSABLE = "out of resources"
 _LOGGED_MAX = 256
 _EXPECTED_ERRORS = (trio.BrokenResourceError, trio.ClosedResourceError, OSError, zmq.ZMQError)
 """Errors of a connection whose ZMQ socket is closed, or when descriptors are exhausted."""
-
-
-class AuthenticatorCounters(msgspec.Struct):
-    """Counters of an authenticator.
-
-    Attributes:
-        admitted: Connections that have proved the key of a station.
-    """
-
-    admitted: int = 0
 
 
 def secure(socket: Socket, robot: KeyPair, domain: bytes, *, timeout: int) -> None:
@@ -175,6 +164,7 @@ class Authenticator:
         limits: Limits of connections.
 
     Attributes:
+        admitted: Number of connections so far that have proved the key of a station.
         refusals: Counts of refused connections.
     """
 
@@ -187,7 +177,7 @@ class Authenticator:
         limits: Limits = LIMITS,
     ) -> None:
         self.limits = limits
-        self.counters = AuthenticatorCounters()
+        self.admitted = 0
         self.refusals = Refusals("connection refused")
         self.keyring = keyring
         self._insecure = insecure
@@ -203,7 +193,7 @@ class Authenticator:
         self._numbers = itertools.count(1)
         self._connections: dict[bytes, _Connection] = {}
         self._handshakes = Handshakes[bytes]()
-        self._admitted: Counter[str] = Counter()
+        self._connected: Counter[str] = Counter()
         self._logged: set[tuple[str, str]] = set()
         self._failures = Throttle(clock=trio.current_time)
         self._problems: tuple[str, ...] = ()
@@ -352,7 +342,7 @@ class Authenticator:
         finally:
             self._handshakes.end(connection.domain)
             if connection.station:
-                _decrement(self._admitted, connection.station)
+                self._connected[connection.station] -= 1
             del self._connections[connection.domain]
 
     def _log_failure(self, connection: _Connection, error: Exception) -> None:
@@ -421,7 +411,7 @@ class Authenticator:
         limits = self.limits
         room = min(
             limits.handshakes,
-            limits.keyed - self._admitted.total(),
+            limits.keyed - self._connected.total(),
             self._limiter.limit // _SILENT_PART,
         )
         if room <= 0:
@@ -498,13 +488,13 @@ class Authenticator:
         if station is None:
             self._refuse(connection, UNKNOWN_KEY)
             return None
-        if self._admitted[station] >= self.limits.per_station or connection.station:
+        if self._connected[station] >= self.limits.per_station or connection.station:
             self._refuse(connection, CROWDED_STATION, station=station)
             return None
         self._handshakes.end(connection.domain)
-        self._admitted[station] += 1
+        self._connected[station] += 1
         connection.public, connection.station = public, station
-        self.counters.admitted += 1
+        self.admitted += 1
         self._log_connected(connection)
         return station
 
@@ -560,10 +550,3 @@ class Authenticator:
             if problem not in self._problems:
                 self._log.error(problem)
         self._problems = self.keyring.problems
-
-
-def _decrement(counts: Counter[str], key: str) -> None:
-    """Decrement a count, and remove it at zero."""
-    counts[key] -= 1
-    if counts[key] <= 0:
-        del counts[key]

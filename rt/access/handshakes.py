@@ -8,7 +8,7 @@ one user of this computer count as one host.
 
 import ipaddress
 from collections import Counter
-from collections.abc import Hashable
+from collections.abc import Collection, Hashable
 from typing import Generic, TypeVar
 
 import msgspec
@@ -51,44 +51,6 @@ def origin(host: str, uid: int | None) -> Origin:
     return Origin(str(network), host)
 
 
-class _Part(Generic[K]):
-    """Connections in order of arrival, with counts by host and network."""
-
-    def __init__(self) -> None:
-        self.origins: dict[K, Origin] = {}
-        self._hosts: dict[Origin, dict[K, None]] = {}
-        self._networks = Counter[str]()
-
-    def add(self, key: K, where: Origin) -> None:
-        self.origins[key] = where
-        self._hosts.setdefault(where, {})[key] = None
-        self._networks[where.network] += 1
-
-    def remove(self, key: K) -> Origin | None:
-        where = self.origins.pop(key, None)
-        if where is None:
-            return None
-        del self._hosts[where][key]
-        if not self._hosts[where]:
-            del self._hosts[where]
-        self._networks[where.network] -= 1
-        if not self._networks[where.network]:
-            del self._networks[where.network]
-        return where
-
-    def of_host(self, where: Origin) -> int:
-        return len(self._hosts.get(where, ()))
-
-    def oldest(self, where: Origin) -> K:
-        return next(iter(self._hosts[where]))
-
-    def most_crowded(self) -> Origin:
-        """Return the host with most connections in the network with most connections."""
-        return max(
-            self._hosts, key=lambda each: (self._networks[each.network], len(self._hosts[each]))
-        )
-
-
 class Handshakes(Generic[K]):
     """A table of the connections that have not proved a key.
 
@@ -106,14 +68,14 @@ class Handshakes(Generic[K]):
     """
 
     def __init__(self) -> None:
-        self._silent = _Part[K]()
-        self._greeted = _Part[K]()
+        self._silent: dict[K, Origin] = {}
+        self._greeted: dict[K, Origin] = {}
 
     def __len__(self) -> int:
-        return len(self._silent.origins) + len(self._greeted.origins)
+        return len(self._silent) + len(self._greeted)
 
     def __contains__(self, key: K) -> bool:
-        return key in self._silent.origins or key in self._greeted.origins
+        return key in self._silent or key in self._greeted
 
     def begin(self, key: K, where: Origin, *, limit: int, host_limit: int) -> list[K]:
         """Add a new, silent connection.
@@ -127,16 +89,16 @@ class Handshakes(Generic[K]):
         Returns:
             The displaced connections, which the caller has to close.
         """
-        ended = []
-        while self._silent.of_host(where) + self._greeted.of_host(where) >= host_limit:
-            ended.append(
-                self._displace(
-                    self._silent if self._silent.of_host(where) else self._greeted, where
-                )
-            )
+        silent, greeted = (
+            list(part.values()).count(where) for part in (self._silent, self._greeted)
+        )
+        ended = [
+            _displace(self._silent if number < silent else self._greeted, where)
+            for number in range(silent + greeted - host_limit + 1)
+        ]
         while len(self) >= limit:
-            ended.append(self._displace(self._silent if self._silent.origins else self._greeted))
-        self._silent.add(key, where)
+            ended.append(_displace(self._silent or self._greeted))
+        self._silent[key] = where
         return ended
 
     def greeted(self, key: K, *, limit: int) -> list[K]:
@@ -149,21 +111,32 @@ class Handshakes(Generic[K]):
         Returns:
             The displaced connections, which the caller has to close.
         """
-        where = self._silent.remove(key)
+        where = self._silent.pop(key, None)
         if where is None:
             return []
         ended = []
-        while len(self._greeted.origins) >= limit:
-            ended.append(self._displace(self._greeted))
-        self._greeted.add(key, where)
+        while len(self._greeted) >= limit:
+            ended.append(_displace(self._greeted))
+        self._greeted[key] = where
         return ended
 
     def end(self, key: K) -> None:
         """Remove a connection that has proved a key or is closed, if it is in the table."""
-        self._silent.remove(key)
-        self._greeted.remove(key)
+        self._silent.pop(key, None)
+        self._greeted.pop(key, None)
 
-    def _displace(self, part: _Part[K], where: Origin | None = None) -> K:
-        key = part.oldest(where or part.most_crowded())
-        part.remove(key)
-        return key
+
+def _displace(part: dict[K, Origin], where: Origin | None = None) -> K:
+    """Remove and return the oldest connection of a host, by default of the most crowded one."""
+    host = where or _most_crowded(part.values())
+    key = next(key for key, each in part.items() if each == host)
+    del part[key]
+    return key
+
+
+def _most_crowded(origins: Collection[Origin]) -> Origin:
+    """Return the host with most connections in the network with most connections."""
+    networks = Counter([each.network for each in origins])
+    network = max(networks, key=networks.__getitem__)
+    hosts = Counter([each for each in origins if each.network == network])
+    return max(hosts, key=hosts.__getitem__)

@@ -14,6 +14,8 @@ import trio
 
 from rt.transport.zmq_socket import Socket
 
+CHUNK = 1 << 16
+"""Maximum number of bytes that a relay buffers in each direction."""
 _BACKLOG = 128
 _DIRECTORIES = ("/run", "/tmp", "/dev/shm")  # noqa: S108 - a private subdirectory is used
 
@@ -106,3 +108,26 @@ def _bind(target: Socket, listening: socket.socket, path: Path) -> str:
     except BaseException:
         os.close(descriptor)
         raise
+
+
+async def relay(outer: trio.SocketStream, inner: trio.SocketStream) -> None:
+    """Relay bytes both ways until the inner end closes or either end breaks; then close both.
+
+    Errors of the connections are not raised. Cancelling closes both ends.
+    """
+    async with outer, inner, trio.open_nursery() as nursery:
+        nursery.start_soon(_relay_one_way, outer, inner, nursery.cancel_scope)
+        await _relay_one_way(inner, outer, nursery.cancel_scope)
+        nursery.cancel_scope.cancel()
+
+
+async def _relay_one_way(
+    source: trio.SocketStream, sink: trio.SocketStream, scope: trio.CancelScope
+) -> None:
+    """Relay bytes and end of file; cancel both directions if a connection is broken."""
+    try:
+        while data := await source.receive_some(CHUNK):
+            await sink.send_all(data)
+        await sink.send_eof()  # libzmq then closes its end
+    except (trio.BrokenResourceError, trio.ClosedResourceError):
+        scope.cancel()

@@ -114,7 +114,6 @@ class ConnectionLimiter:
     def __init__(self) -> None:
         self.limit = CONNECTIONS
         self._listeners: list[Listener] = []
-        self._is_paused = False
         self._paused = trio.Event()
         self._events = Throttle(burst=1, interval=LOG_INTERVAL, clock=trio.current_time)
         self._log = log.get_logger()
@@ -127,7 +126,7 @@ class ConnectionLimiter:
         if not self._listeners:
             self.limit = min(CONNECTIONS, allow_descriptors(DESCRIPTORS) // 4)
         self._listeners.append(listener)
-        if self._is_paused:
+        if self._paused.is_set():
             listener.pause()
 
     def close(self) -> None:
@@ -146,8 +145,7 @@ class ConnectionLimiter:
     def check(self) -> None:
         """Pause or resume the listeners; call this for each accepted connection."""
         used = descriptors_in_use()
-        if used >= self.limit and not self._is_paused:
-            self._is_paused = True
+        if used >= self.limit and not self._paused.is_set():
             self._paused.set()
             for each in self._listeners:
                 each.pause()
@@ -157,8 +155,7 @@ class ConnectionLimiter:
                 descriptors=used,
                 limit=self.limit,
             )
-        elif used < self.limit * 3 // 4 and self._is_paused:
-            self._is_paused = False
+        elif used < self.limit * 3 // 4 and self._paused.is_set():
             self._paused = trio.Event()
             for each in self._listeners:
                 each.resume()

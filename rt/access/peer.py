@@ -78,7 +78,6 @@ _PORT_EQUALS = 1  # linux/inet_diag.h: INET_DIAG_REQ_BYTECODE, of S_GE and S_LE 
 _S_GE, _S_LE = 2, 3
 _HEADER = struct.Struct("=IHHII")
 _SOCKET = struct.Struct("=BBBB")
-_PORTS = struct.Struct(">HH")
 _ENDS = struct.Struct(">HH16s16s")
 _INTERFACE = struct.Struct("=I")
 _OWNER = struct.Struct("=II")
@@ -86,7 +85,7 @@ _OWNER_AT = 16 + 4 + 48 + 12
 """Offset of uid and inode in a reply: after netlink header, 4 bytes, socket id and three words."""
 _ANY_COOKIE = struct.pack("=II", 0xFFFFFFFF, 0xFFFFFFFF)
 _BUFFER = 1 << 16
-_LOOPBACK = bytes(10) + b"\xff\xff" + bytes((127, 0, 0, 1))
+_LOOPBACK = _MAPPED + bytes((127, 0, 0, 1))
 _LOOPBACK_INTERFACE = 1  # the index of lo in each network namespace
 
 
@@ -219,8 +218,7 @@ class PeerTable:
         """
         # The kernel expects the ends of a UDP socket in the reverse order of those of TCP.
         ident = _ident(to[12:], to_port, source[12:], port, _LOOPBACK_INTERFACE)
-        body = struct.pack("=BBBBI", socket.AF_INET, socket.IPPROTO_UDP, 0, 0, 0xFFFFFFFF) + ident
-        answer = self._ask(_REQUEST, body)
+        answer = self._ask(_REQUEST, _request(socket.AF_INET, socket.IPPROTO_UDP) + ident)
         if _HEADER.unpack_from(answer)[1] == _ERROR:
             if not self._works_for_datagrams():
                 raise OSError("the kernel does not support lookups of UDP sockets")
@@ -290,9 +288,7 @@ class PeerTable:
         Raises:
             OSError: The kernel does not support the lookup.
         """
-        answer = self._ask(
-            _REQUEST, struct.pack("=BBBBI", family, socket.IPPROTO_TCP, 0, 0, 0xFFFFFFFF) + ident
-        )
+        answer = self._ask(_REQUEST, _request(family, socket.IPPROTO_TCP) + ident)
         if _HEADER.unpack_from(answer)[1] == _ERROR:
             # The kernel reports the same error for an unknown socket and without sock_diag for TCP.
             if not self._works():
@@ -323,11 +319,7 @@ class PeerTable:
     def _dump(self, family: int, port: int) -> list[UdpSocket]:
         code = struct.pack("=BBHBBHBBHBBH", _S_GE, 8, 20, 0, 0, port, _S_LE, 8, 12, 0, 0, port)
         attribute = struct.pack("=HH", 4 + len(code), _PORT_EQUALS) + code
-        body = (
-            struct.pack("=BBBBI", family, socket.IPPROTO_UDP, 0, 0, 0xFFFFFFFF)
-            + bytes(48)
-            + attribute
-        )
+        body = _request(family, socket.IPPROTO_UDP) + bytes(48) + attribute
         answer = self._ask(_REQUEST | _DUMP, body)
         sockets: list[UdpSocket] = []
         while True:
@@ -447,7 +439,9 @@ class DatagramPeers:
             try:
                 uid = self._sender(peer, mapped(host), port, receiver)
             except _CostlyError:
-                self._log_costly(peer)
+                self._costly.log(
+                    self._log.warning, "control datagram refused", reason=COSTLY, peer=peer.decode()
+                )
                 return False
         self._refused.pop(peer, None)
         if uid is not None:
@@ -513,11 +507,6 @@ class DatagramPeers:
         """Refuse a port of another user for `REFUSAL_TIME` at all addresses, without a lookup."""
         _remember(self._foreign, port, trio.current_time() + REFUSAL_TIME)
 
-    def _log_costly(self, peer: bytes) -> None:
-        self._costly.log(
-            self._log.warning, "control datagram refused", reason=COSTLY, peer=peer.decode()
-        )
-
     def _is_shared(self, sender: UdpSocket, port: int, peer: bytes) -> bool:
         """Return whether another user may share a socket's port, now or at an earlier lookup."""
         if sender.inode in self._shared:
@@ -547,9 +536,14 @@ def _unmapped_uid() -> int | None:
         return 65534
 
 
+def _request(family: int, protocol: int) -> bytes:
+    """Return the beginning of a request for sockets in any state."""
+    return struct.pack("=BBBBI", family, protocol, 0, 0, 0xFFFFFFFF)
+
+
 def _ident(source: bytes, port: int, target: bytes, to_port: int, interface: int = 0) -> bytes:
-    ends = _PORTS.pack(port, to_port) + source.ljust(16, b"\0") + target.ljust(16, b"\0")
-    return ends + struct.pack("=I", interface) + _ANY_COOKIE
+    ends = _ENDS.pack(port, to_port, source, target)  # pads IPv4 addresses with zeros
+    return ends + _INTERFACE.pack(interface) + _ANY_COOKIE
 
 
 def _udp_socket(answer: bytes, offset: int, length: int) -> tuple[int, UdpSocket] | None:

@@ -36,7 +36,7 @@ def parse_robot_address(address: str) -> tuple[str, int]:
         ConfigError: The address is not `tcp://HOST:PORT`, or the host is an IPv6 address.
 
     Examples:
-        >>> parse_robot("tcp://robot.local:6000")
+        >>> parse_robot_address("tcp://robot.local:6000")
         ('robot.local', 6000)
     """
     try:

@@ -81,7 +81,7 @@ class Access:
             self._network,
             bool(self._network) and self._insecure,
             sorted(self._authenticator.keyring.stations),
-            self._authenticator.counters.admitted,
+            self._authenticator.admitted,
             self._authenticator.refusals.counts.get(UNKNOWN_KEY, 0),
             {str(verdict): count for verdict, count in self._controls.verdicts.items()}
             if self._controls

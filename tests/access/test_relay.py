@@ -8,7 +8,7 @@ import pytest
 import trio
 import trio.testing
 
-from rt.access.relay import relay
+from rt.access.inlet import relay
 
 
 async def pair() -> tuple[trio.SocketStream, trio.SocketStream]:
