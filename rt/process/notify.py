@@ -218,7 +218,9 @@ def send(
         or if the queue is full.
     """
     variables = os.environ if env is None else env
-    data = notify.format(ready=ready, stopping=stopping, watchdog=watchdog, status=status)
+    data = notify.format(
+        notify.Notice(ready=ready, stopping=stopping, watchdog=watchdog, status=status)
+    )
     fd = _inherited(variables.get(FD_VARIABLE, ""))
     if fd is not None:
         try:

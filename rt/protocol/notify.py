@@ -71,37 +71,27 @@ def parse(datagram: bytes) -> Notice:
     )
 
 
-def format(  # noqa: A001 - the counterpart of parse; it is called as notify.format
-    *,
-    ready: bool = False,
-    stopping: bool = False,
-    watchdog: bool = False,
-    trouble: bool = False,
-    status: str | None = None,
-    errno: int | None = None,
-    mainpid: int | None = None,
-    extend: float | None = None,
-) -> bytes:
-    """Return a datagram; the arguments are the attributes of `Notice`.
+def format(notice: Notice) -> bytes:  # noqa: A001 - the counterpart of parse
+    """Return the datagram of a notice.
 
-    A status is truncated to `MAX_STATUS` characters, and its line breaks become spaces, because a
+    The status is truncated to `MAX_STATUS` characters, and its line breaks become spaces, because a
     line break ends a value.
     """
     lines: list[str] = []
-    if ready:
+    if notice.ready:
         lines.append("READY=1")
-    if stopping:
+    if notice.stopping:
         lines.append("STOPPING=1")
-    if trouble or watchdog:
-        lines.append("WATCHDOG=trigger" if trouble else "WATCHDOG=1")
-    if status is not None:
-        lines.append("STATUS=" + status[:MAX_STATUS].replace("\n", " "))
-    if errno is not None:
-        lines.append(f"ERRNO={errno}")
-    if mainpid is not None:
-        lines.append(f"MAINPID={mainpid}")
-    if extend is not None:
-        lines.append(f"EXTEND_TIMEOUT_USEC={round(extend * 1e6)}")
+    if notice.trouble or notice.watchdog:
+        lines.append("WATCHDOG=trigger" if notice.trouble else "WATCHDOG=1")
+    if notice.status is not None:
+        lines.append("STATUS=" + notice.status[:MAX_STATUS].replace("\n", " "))
+    if notice.errno is not None:
+        lines.append(f"ERRNO={notice.errno}")
+    if notice.mainpid is not None:
+        lines.append(f"MAINPID={notice.mainpid}")
+    if notice.extend is not None:
+        lines.append(f"EXTEND_TIMEOUT_USEC={round(notice.extend * 1e6)}")
     return "\n".join(lines).encode("utf-8", "replace")
 
 
