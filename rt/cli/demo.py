@@ -64,17 +64,11 @@ def command(loaded: Loaded, seconds: float | None) -> None:
         raise SystemExit(_INTERRUPTED)
     if code == 0 and not driver.moved and driver.driven >= _MIN_DRIVE_TIME:
         raise RuntimeBaseException(f"the emulated motors did not move: {driver.summary()}")
-    screen.print(
+    for line in (
         f"the robot drove for {driver.driven:.0f} s: {driver.summary()}",
-        soft_wrap=True,
-        highlight=False,
-    )
-    program = program_command()
-    screen.print(
-        f"next: `{program} init` writes files for a robot of your own",
-        soft_wrap=True,
-        highlight=False,
-    )
+        f"next: `{program_command()} init` writes files for a robot of your own",
+    ):
+        screen.print(line, soft_wrap=True, highlight=False)
     raise SystemExit(code)
 
 

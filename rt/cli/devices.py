@@ -13,10 +13,10 @@ from rt.client.device import Devices
 from rt.client.options import click_options, json_option
 from rt.config import Loaded
 from rt.errors import RemoteCallError
+from rt.process.signals import run_until_signal
 from rt.terminal import table
 from rt.terminal.console import console
 from rt.terminal.output import jsonable
-from rt.terminal.signals import run_until_signal
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -19,8 +19,8 @@ from rt.config import Config, Loaded
 from rt.errors import DeviceError, InstanceAbsentError, RemoteCallError
 from rt.instance import Instance, running
 from rt.ownership import planted_by, user
+from rt.process.signals import run_until_signal
 from rt.terminal.number import Number
-from rt.terminal.signals import run_until_signal
 
 if TYPE_CHECKING:
     from rt.emulator.faults import Faults
@@ -136,9 +136,6 @@ def _is_given(loaded: Loaded) -> bool:
 
 def _robot_address(config: Config) -> str:
     """Return where virtual devices connect to the robot, or the configured address if none runs.
-
-    Args:
-        config: The options, with unresolved addresses.
 
     Raises:
         DeviceError: The robot does not answer, or it does not run and another robot uses the

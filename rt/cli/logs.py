@@ -28,8 +28,8 @@ from rt.logs.read import MAX_LINE
 from rt.logs.view import LogView, parse_since
 from rt.ownership import planted_by, user
 from rt.process.output import LineSplitter
+from rt.process.signals import run_until_signal
 from rt.protocol.logevent import LEVELS
-from rt.terminal.signals import run_until_signal
 from rt.transport.address import get_connection
 
 HELP = """\

@@ -15,9 +15,9 @@ from rt.client.device import UID_HELP, Device, Devices
 from rt.client.options import click_options, timeout_option
 from rt.config import Loaded
 from rt.errors import RemoteCallError
+from rt.process.signals import run_until_signal
 from rt.terminal.number import Number
 from rt.terminal.output import Output
-from rt.terminal.signals import run_until_signal
 
 ANSWER_MARGIN = 2.0
 """Extra time for the device service to answer after its device (s)."""
@@ -83,9 +83,6 @@ def command(
 
 class RoundTrips:
     """The round trips to one device.
-
-    Args:
-        device: The device.
 
     Attributes:
         requests: Number of requests, without a cancelled one.

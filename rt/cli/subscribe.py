@@ -19,10 +19,10 @@ from rt.client.device import ASK_TIMEOUT, UID_HELP, Device, Devices
 from rt.client.options import click_options, json_option
 from rt.config import Loaded
 from rt.errors import DeviceError, RuntimeBaseException
+from rt.process.signals import run_until_signal
 from rt.protocol.message import INTERVAL_MAX
 from rt.terminal.number import Number
 from rt.terminal.output import Output
-from rt.terminal.signals import run_until_signal
 from rt.terminal.table import format_value
 
 CHECK_INTERVAL = 1.0
@@ -127,12 +127,7 @@ async def _subscribe(
 ) -> None:
     """Subscribe for the time of a session, and print the interval if the device changed it.
 
-    Args:
-        devices: The devices of the robot.
-        device: The device.
-        params: Names of parameters; the catalog's if None.
-        interval: Interval between reports (s); the catalog's if None.
-        session_id: The session that holds the subscription.
+    Without parameters or without an interval (s), those of the catalog count.
 
     Raises:
         DeviceError: The device grants no subscription.

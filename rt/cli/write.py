@@ -29,8 +29,8 @@ from rt.client.device import UID_HELP, Device, Devices
 from rt.client.options import click_options
 from rt.config import Loaded
 from rt.errors import BufferBusyError, DeviceBufferError, DeviceError
+from rt.process.signals import run_until_signal
 from rt.terminal.number import Number
-from rt.terminal.signals import run_until_signal
 from rt.text import listed
 
 RENEW_INTERVAL: Final = 0.02

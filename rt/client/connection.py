@@ -109,13 +109,9 @@ async def connect(
     """
     flags = {} if instance is None else {"instance": instance}
     loaded = load(flags=flags, cwd=Path(os.devnull)).config
-    if address is None:
-        async with open_local(loaded) as connection:
-            yield connection
-    else:
-        target = RemoteTarget(address, Bundle.load(key) if key else None)
-        async with open_remote(loaded, target) as connection:
-            yield connection
+    remote = None if address is None else RemoteTarget(address, Bundle.load(key) if key else None)
+    async with open_remote(loaded, remote) if remote else open_local(loaded) as connection:
+        yield connection
 
 
 @contextlib.asynccontextmanager

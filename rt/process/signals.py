@@ -13,7 +13,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from types import FrameType
 
 import trio
@@ -116,6 +116,45 @@ def call_on_signal(function: Callable[[str], None]) -> Iterator[None]:
     finally:
         for number, handler in previous:
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+async def run_until_signal(function: Callable[[], Awaitable[None]]) -> None:
+    """Run a function until it returns, or cancel it on SIGINT, SIGTERM or SIGHUP.
+
+    Signals that are ignored at the call stay ignored. The death of the executable's bootloader
+    process also cancels the function. After the first signal, further signals have no effect, also
+    after the return, because the executable gets each signal twice.
+    """
+    wanted = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    handled = [number for number in wanted if signal.getsignal(number) is not signal.SIG_IGN]
+    early: list[int] = []
+    # Unlike SIG_IGN, child processes do not inherit this handler.
+    before = {
+        number: signal.signal(number, lambda received, _frame: early.append(received))
+        for number in handled
+    }
+    stopped = False
+    try:
+        async with trio.open_nursery() as nursery:
+
+            async def end_at_signal() -> None:
+                nonlocal stopped
+                await wait(*handled, early=early)
+                stopped = True
+                nursery.cancel_scope.cancel()
+
+            async def end_with_bootloader() -> None:
+                await wait_for_bootloader_exit()
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(end_at_signal)
+            nursery.start_soon(end_with_bootloader)
+            await function()
+            nursery.cancel_scope.cancel()
+    finally:
+        if not stopped:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 async def wait_for_bootloader_exit() -> None:

@@ -12,8 +12,6 @@ from rt.process.lifeline import Lifeline
 from rt.process.logpipe import adopt_log_pipe
 
 _USAGE_ERROR = 2
-_FDS = {"executor": 2}
-"""How many descriptors a role gets, if not only the lifeline."""
 
 
 def main(arguments: list[str]) -> int:
@@ -26,14 +24,12 @@ def main(arguments: list[str]) -> int:
     Returns:
         The exit code.
     """
-    match arguments:
-        case [role, *fds] if len(fds) == _FDS.get(role, 1) and all(fd.isdecimal() for fd in fds):
-            pass
-        case _:
-            sys.stderr.write(
-                "rt: `_child` is for rt's own processes; run `rt --help` for the commands\n"
-            )
-            return _USAGE_ERROR
+    role, *fds = arguments or [""]
+    if len(fds) != (2 if role == "executor" else 1) or not all(map(str.isdecimal, fds)):
+        sys.stderr.write(
+            "rt: `_child` is for rt's own processes; run `rt --help` for the commands\n"
+        )
+        return _USAGE_ERROR
     log_pipe = adopt_log_pipe()
     if role == "device":
         priority.set_high(safe=True)

@@ -1,1 +1,1 @@
-"""Output, tables, error messages and signal handling shared by all commands."""
+"""Output, tables and error messages shared by all commands."""

@@ -21,10 +21,10 @@ from rt.cli.ping import RoundTrips
 from rt.client.device import Device, Devices
 from rt.errors import DeviceError, InstanceAbsentError
 from rt.instance import Holder
+from rt.process.signals import run_until_signal
 from rt.protocol.message import DevData
 from rt.terminal import table
 from rt.terminal.output import Output, as_text, jsonable
-from rt.terminal.signals import run_until_signal
 
 CATALOG = catalog.load()
 MOTOR = 12 << 72 | 1
