@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from rt.broker.driver import SILENCE
+from rt.protocol.control import SILENCE
 
 HANDOVER = 5.0
 """Silence (s) of the sender in control after which another sender takes control."""

@@ -11,10 +11,8 @@ import enum
 import math
 from collections.abc import Mapping
 
-from rt.protocol.control import GamepadState
+from rt.protocol.control import SILENCE, GamepadState
 
-SILENCE = 0.5
-"""Time (s) without an accepted update after which a driver is silent."""
 REST = 0.1
 """Maximum deflection of an axis at rest; worn sticks do not return to exactly 0."""
 
@@ -109,6 +107,3 @@ class Driver:
 
     def _all_at_rest(self) -> bool:
         return all(resting for _, resting in self._gamepads.values())
-
-
-__all__ = ["REST", "SILENCE", "Driver", "State", "is_at_rest"]

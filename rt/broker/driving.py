@@ -12,11 +12,11 @@ import trio
 
 from rt import log
 from rt.broker.commander import HANDOVER, Arbiter, Refusal, Sender
-from rt.broker.driver import SILENCE, Driver, State
+from rt.broker.driver import Driver, State
 from rt.buffer.lease import Bar
 from rt.errors import RemoteCallError
 from rt.log.throttle import Throttle, Write
-from rt.protocol.control import GamepadState
+from rt.protocol.control import SILENCE, GamepadState
 from rt.remote.caller import Caller
 
 Listener = Callable[[bool, str], None]

@@ -16,14 +16,13 @@ import trio
 
 from rt import log
 from rt.broker.commander import Sender
-from rt.broker.driver import SILENCE
 from rt.broker.driving import Driving
 from rt.broker.replay_filter import SequenceTracker
 from rt.buffer import Buffer, BufferStore
 from rt.catalog import Parameter
 from rt.errors import BufferBusyError, DeviceBufferError
 from rt.log.throttle import Throttle, Write
-from rt.protocol.control import GamepadState, Stamp
+from rt.protocol.control import SILENCE, GamepadState, Stamp
 
 MAX_BUTTONS = 32
 """Number of bits of ``btn``."""
@@ -201,6 +200,3 @@ class GamepadFeed:
             return
         del self._seen[index]
         self._note(self._log.warning, "gamepad reads neutral", gamepad=index, reason=reason)
-
-
-__all__ = ["MAX_BUTTONS", "SILENCE", "GamepadFeed"]

@@ -16,10 +16,10 @@ The module is pure; callers pass the time (s) of a monotonic clock.
 from collections import OrderedDict
 
 from rt.errors import RemoteProtocolError
-from rt.protocol.control import Stamp
+from rt.protocol.control import SILENCE, Stamp
 
-MAX_AGE = 0.5
-"""Maximum age (s) of an update, the same after which a silent gamepad reads neutral."""
+MAX_AGE = SILENCE
+"""Maximum age (s) of an update."""
 MAX_STATIONS = 16
 """Maximum number of stations that are remembered, those with the newest updates."""
 RESET_TIME = 1.0

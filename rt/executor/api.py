@@ -18,11 +18,10 @@ from rt.catalog.names import RESTART_HINT, resolve_uid
 from rt.errors import BufferBusyError, DeviceBufferError, DeviceError, ExecutionError
 from rt.executor.actions import AsyncExecutor
 from rt.executor.fork import refuse_fork
+from rt.protocol.control import SILENCE
 from rt.team import api
 from rt.team.api import Action, Alliance, Mode
 
-GAMEPAD_TIMEOUT = 0.5
-"""Age in s at which a gamepad's last values expire and it reads neutral."""
 _HUGE = 1 << 70
 
 
@@ -202,7 +201,7 @@ class Gamepad(api.Gamepad):
                 buffer = self._store.get_or_open(("gamepad", gamepad), create=False)
             except DeviceBufferError:
                 return descriptor.default
-            if buffer.valid and buffer.age <= GAMEPAD_TIMEOUT:
+            if buffer.valid and buffer.age <= SILENCE:
                 try:
                     return buffer.get(param)
                 except DeviceBufferError as error:

@@ -32,6 +32,12 @@ GAMEPADS = 4
 BUTTONS = 17
 """Buttons of the gamepad of the built-in catalog; bit i of `btn` is its i-th bool parameter."""
 
+SILENCE = 0.5
+"""Time (s) without an accepted update after which a driver is silent and a gamepad reads neutral.
+
+The broker marks the gamepad's buffer as invalid; each reader checks the age of the values itself.
+"""
+
 UID_MAX = (1 << 88) - 1
 
 AXIS_MAX = 1.1

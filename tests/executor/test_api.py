@@ -6,7 +6,8 @@ import structlog
 from rt import catalog
 from rt.buffer import BufferStore, DeviceBuffer
 from rt.errors import DeviceBufferError, DeviceError, ExecutionError
-from rt.executor.api import GAMEPAD_TIMEOUT, Field, Gamepad, Robot, RunState, refuse_input
+from rt.executor.api import Field, Gamepad, Robot, RunState, refuse_input
+from rt.protocol.control import SILENCE
 from rt.protocol.uid import DeviceUID
 from rt.team.api import Mode
 
@@ -228,7 +229,7 @@ def test_silent_gamepad_reads_neutral_although_valid(store: BufferStore) -> None
     buffer.valid = True
     assert gamepad.get("joystick_left_y") == 0.5
     deadline = time.monotonic() + 10
-    while buffer.age <= GAMEPAD_TIMEOUT:
+    while buffer.age <= SILENCE:
         assert time.monotonic() < deadline
     assert gamepad.get("joystick_left_y") == 0.0
 

@@ -14,9 +14,8 @@ from support.board import PARAM, Board
 from support.driving import comes_to_rest
 from support.robot import PATIENCE, WAITING, Plug, Robot
 
-from rt.broker.driver import SILENCE
 from rt.errors import RemoteCallError
-from rt.protocol.control import NEUTRAL, GamepadState, Stamp, encode_gamepads
+from rt.protocol.control import NEUTRAL, SILENCE, GamepadState, Stamp, encode_gamepads
 from rt.protocol.message import DevDisable, DevWrite
 from rt.remote import DatagramNode
 
