@@ -39,16 +39,14 @@ SEND_TIMEOUT: Final = 2.0
 """Time limit for sending the values, and for disabling the device at the end (s)."""
 MODE_END_LIMIT: Final = 2.0
 """Time limit for the process of an ended mode to exit (s)."""
-BRAKE_NOT_READY: Final = (
-    "the brake, which disables devices when a process dies, is not ready;"
-    " wait until `rt call status` shows it as ready, or see `rt logs`"
-)
-"""Why the command is refused without a brake."""
 _CHECK_INTERVAL: Final = 1.0
 _POLL_INTERVAL: Final = 0.01
 _END_REASONS: Final = {
     Bar.MODE: "a mode started, and now the team's code drives",
-    Bar.BRAKE: BRAKE_NOT_READY,
+    Bar.BRAKE: (
+        "the brake, which disables devices when a process dies, is not ready;"
+        " wait until `rt call status` shows it as ready, or see `rt logs`"
+    ),
     Bar.ESTOP: "emergency stop",
     Bar.STOPPING: "the robot is stopping",
     Bar.DAMAGED: "team code overwrote the robot's shared memory",
@@ -251,10 +249,8 @@ class _Driver:
             while not (begun := lease.begin()) and lease.bar is Bar.MODE:  # noqa: ASYNC110
                 await trio.sleep(_POLL_INTERVAL)
         if not begun:
-            if self._lease.bar is Bar.BRAKE:
-                raise DeviceError(BRAKE_NOT_READY)
-            if self._lease.bar is Bar.MODE:
-                raise DeviceError(_END_REASONS[Bar.MODE])
+            if self._lease.bar in {Bar.BRAKE, Bar.MODE}:
+                raise DeviceError(_END_REASONS[self._lease.bar])
             how = " by an emergency stop" if self._lease.bar is Bar.ESTOP else ""
             raise DeviceError(f"the robot was stopped{how}; start it again to move devices")
         self._write_event.signal()

@@ -132,40 +132,26 @@ class Listener(Receiver):
         """Return the environment variables for the child."""
         return {VARIABLE: os.fspath(self.path)}
 
-    def rebind(self) -> bool:
-        """Create the socket and its directory again if the file was removed.
+    def was_unreachable(self) -> bool:
+        """Return whether the child could not send because the file is missing; create it again.
 
-        A task that waits in `receive` gets `trio.ClosedResourceError`.
-
-        Returns:
-            Whether the file was removed.
-
-        Raises:
-            OSError: The socket cannot be created.
+        A task that waits in `receive` gets `trio.ClosedResourceError` then.
         """
-        try:
+        with contextlib.suppress(OSError):
             if os.path.samestat(self.path.stat(), self._file):
                 return False
-        except OSError:
-            pass
-        new, self._file = _bind(self.path)
-        trio.lowlevel.notify_closing(self._socket)
-        self._socket.close()
-        self._socket = new
+        with contextlib.suppress(OSError):  # tried again at the next call
+            new, self._file = _bind(self.path)
+            trio.lowlevel.notify_closing(self._socket)
+            self._socket.close()
+            self._socket = new
         return True
-
-    def was_unreachable(self) -> bool:
-        """Return whether the child could not send because the file is missing; call `rebind`."""
-        try:
-            return self.rebind()
-        except OSError:
-            return True
 
     async def receive_all(self, handle: Callable[[notify.Notice], None]) -> NoReturn:
         """Call a function with each notice until cancelled; a removed file is created again."""
         while True:
             with trio.move_on_after(REBIND_INTERVAL) as scope:
-                # Another task has called `rebind`, which replaced the socket.
+                # Another task has called `was_unreachable`, which replaced the socket.
                 with contextlib.suppress(trio.ClosedResourceError):
                     handle(await self.receive())
                     continue

@@ -24,7 +24,7 @@ async def run_heartbeat(
     leases: LeaseTable,
     write_event: WriteEvent,
     check: Callable[[], object] = lambda: None,
-    run_delay: Callable[[], Callable[[], float]] = lambda: RunDelay().read,
+    waited: Callable[[], float] | None = None,
     on_stall: Callable[[], object] = lambda: None,
     *,
     idle_interval: float = 0.5,
@@ -39,7 +39,7 @@ async def run_heartbeat(
         write_event: Signalled when leases were revoked.
         check: Verifies the shared memory; called before each stamp, except the one when a slot is
             unbarred.
-        run_delay: Returns a function that returns the run delay of this thread (s).
+        waited: Returns how long this thread has waited for a processor (s).
         on_stall: Called when the root was stalled while a lease was held, after every lease was
             revoked.
         idle_interval: Time between two stamps while every slot is barred (s).
@@ -48,7 +48,7 @@ async def run_heartbeat(
         longest_wait: The same if the root waited for a processor for at least half of that time
             (s).
     """
-    waited = run_delay()
+    waited = waited or RunDelay().read
     unbarred = trio.lowlevel.ParkingLot()
     held = stalled = False
     interval = idle_interval

@@ -54,7 +54,7 @@ async def running_heartbeat(
                     table,
                     write_event,
                     check,
-                    lambda: waited,
+                    waited,
                     on_stall,
                     idle_interval=idle_interval,
                     open_interval=OPEN_INTERVAL,
