@@ -14,11 +14,9 @@ The machine has no clock and no random numbers: the caller passes the time and t
 
 import errno
 from collections import deque
-from collections.abc import Mapping
 
 from rt.errors import LocalProtocolError
 from rt.supervisor.state import (
-    Alive,
     CancelTimer,
     Effect,
     Event,
@@ -41,7 +39,7 @@ from rt.supervisor.state import (
     Timer,
     TimerOver,
 )
-from rt.supervisor.transitions import RUNNING, TABLE, TIMERS, Action, Trigger
+from rt.supervisor.transitions import RUNNING, TABLE, TIMERS, Action, Decision, Trigger
 
 FINAL_ERRORS = frozenset(
     {
@@ -58,22 +56,6 @@ FINAL_ERRORS = frozenset(
     }
 )
 """Errors at a start that another attempt cannot resolve."""
-
-_ON_TIMER = {
-    Timer.READY: Trigger.READY_TIMEOUT,
-    Timer.WATCHDOG: Trigger.WATCHDOG_TIMEOUT,
-    Timer.HEALTHY: Trigger.HEALTHY,
-    Timer.GRACE: Trigger.GRACE_OVER,
-    Timer.BACKOFF: Trigger.BACKOFF_OVER,
-}
-_ON_EVENT: Mapping[type, Trigger] = {
-    Stop: Trigger.STOP,
-    Kill: Trigger.KILL,
-    NoRestart: Trigger.NO_RESTART,
-    Ready: Trigger.READY,
-    Alive: Trigger.ALIVE,
-    RestartRequested: Trigger.WATCHDOG_TIMEOUT,
-}
 
 
 class Machine:
@@ -136,39 +118,40 @@ class Machine:
 
     def _trigger(self, event: Event, now: float) -> Trigger | None:
         match event:
-            case Start() | Restart():
-                trigger = Trigger.START if isinstance(event, Start) else Trigger.RESTART
-                return None if self.closed else trigger
+            case Start() | Restart() if self.closed:
+                return None
             case TimerOver(timer):
-                return _ON_TIMER[timer]
+                return timer
+            case RestartRequested():
+                return Timer.WATCHDOG
             case Spawned() | SpawnFailed() if self.state not in (State.SPAWNING, State.ABORTING):
                 raise LocalProtocolError(f"child in state {self.state} requested no process")
             case Exited() if self.state not in RUNNING:
                 raise LocalProtocolError(f"child in state {self.state} has no process")
-            case Spawned():
-                return Trigger.SPAWNED_KILL_PENDING if self._kill_pending else Trigger.SPAWNED
+            case Spawned() if self._kill_pending:
+                return Decision.SPAWNED_KILL_PENDING
             case SpawnFailed() | Exited():
                 return self._ended(event, now)
             case _:
-                return _ON_EVENT[type(event)]
+                return type(event)
 
-    def _ended(self, event: SpawnFailed | Exited, now: float) -> Trigger:
+    def _ended(self, event: SpawnFailed | Exited, now: float) -> Decision:
         if not self._wanted or self.closed:
-            return Trigger.ENDED
+            return Decision.ENDED
         if self._restart_requested:
-            return Trigger.ENDED_RESTART
+            return Decision.ENDED_RESTART
         gives_up = self._policy.gives_up
         if gives_up and isinstance(event, SpawnFailed) and event.errno in FINAL_ERRORS:
-            return Trigger.ENDED_FAILED
+            return Decision.ENDED_FAILED
         clean = isinstance(event, Exited) and event.code == 0 and not self.cause
         restart = self._policy.restart
         if restart == "temporary" or (restart == "transient" and clean):
-            return Trigger.ENDED if clean else Trigger.ENDED_FAILED
+            return Decision.ENDED if clean else Decision.ENDED_FAILED
         self._exit_times.append(now)
         while self._exit_times[0] <= now - self._policy.restart_window:
             self._exit_times.popleft()
         too_many = len(self._exit_times) > self._policy.max_restarts
-        return Trigger.ENDED_FAILED if gives_up and too_many else Trigger.ENDED_RETRY
+        return Decision.ENDED_FAILED if gives_up and too_many else Decision.ENDED_RETRY
 
     def _remember(self, event: Event) -> None:
         match event:
@@ -205,7 +188,7 @@ class Machine:
             case _:
                 return getattr(event, "reason", "")
         policy = self._policy
-        if trigger is Trigger.ENDED_FAILED and len(self._exit_times) > policy.max_restarts:
+        if trigger is Decision.ENDED_FAILED and len(self._exit_times) > policy.max_restarts:
             reason += f"; more than {policy.max_restarts} restarts in {policy.restart_window:g} s"
         return reason
 

@@ -1,33 +1,33 @@
 """The transition table of a child's state machine.
 
 Each entry maps a state and a trigger to the next state and its actions. A pair without an entry
-changes nothing. A stop wins over a restart because the table has no ``START`` and no ``RESTART``
+changes nothing. A stop wins over a restart because the table has no `Start` and no `Restart`
 for a child that is stopping.
 """
 
 from collections.abc import Mapping
 from enum import Enum, auto
 
-from rt.supervisor.state import SendSignal, State, Timer
+from rt.supervisor.state import (
+    Alive,
+    Event,
+    Kill,
+    NoRestart,
+    Ready,
+    Restart,
+    SendSignal,
+    Spawned,
+    Start,
+    State,
+    Stop,
+    Timer,
+)
 
 
-class Trigger(Enum):
-    """The meaning of an event for the table, after the policy was applied."""
+class Decision(Enum):
+    """The meaning of an event for the table, where the policy or an earlier request decides it."""
 
-    START = auto()
-    STOP = auto()
-    RESTART = auto()
-    KILL = auto()
-    NO_RESTART = auto()
-    SPAWNED = auto()
     SPAWNED_KILL_PENDING = auto()  # a kill was requested in the meantime
-    READY = auto()
-    ALIVE = auto()
-    READY_TIMEOUT = auto()
-    WATCHDOG_TIMEOUT = auto()
-    HEALTHY = auto()
-    GRACE_OVER = auto()
-    BACKOFF_OVER = auto()
     ENDED = auto()  # stopped, or exited as it should
     ENDED_RESTART = auto()  # a restart was requested
     ENDED_RETRY = auto()  # wanted: restart after a backoff
@@ -42,26 +42,28 @@ class Action(Enum):
     PET_WATCHDOG = auto()
 
 
-S, T, A = State, Trigger, Action
+S, D, A = State, Decision, Action
 TERM, ABORT, KILL = SendSignal("TERM"), SendSignal("ABRT"), SendSignal("KILL")
+Trigger = type[Event] | Timer | Decision
+"""What causes a transition: an event, by its type, a timer that has expired, or a decision."""
 Steps = Mapping[Trigger, tuple[State, tuple[Action | SendSignal, ...]]]
 
 _ENDED: Steps = {
-    T.ENDED: (S.STOPPED, ()),
-    T.ENDED_RESTART: (S.SPAWNING, (A.SPAWN,)),
-    T.ENDED_RETRY: (S.BACKOFF, ()),
-    T.ENDED_FAILED: (S.FAILED, ()),
+    D.ENDED: (S.STOPPED, ()),
+    D.ENDED_RESTART: (S.SPAWNING, (A.SPAWN,)),
+    D.ENDED_RETRY: (S.BACKOFF, ()),
+    D.ENDED_FAILED: (S.FAILED, ()),
 }
 _AT_REST: Steps = {
-    T.START: (S.SPAWNING, (A.SPAWN,)),
-    T.RESTART: (S.SPAWNING, (A.SPAWN,)),
-    T.STOP: (S.STOPPED, ()),
-    T.KILL: (S.STOPPED, ()),
+    Start: (S.SPAWNING, (A.SPAWN,)),
+    Restart: (S.SPAWNING, (A.SPAWN,)),
+    Stop: (S.STOPPED, ()),
+    Kill: (S.STOPPED, ()),
 }
 _REQUESTS: Steps = {
-    T.STOP: (S.STOPPING, (TERM,)),
-    T.RESTART: (S.STOPPING, (TERM,)),
-    T.KILL: (S.KILLING, (KILL,)),
+    Stop: (S.STOPPING, (TERM,)),
+    Restart: (S.STOPPING, (TERM,)),
+    Kill: (S.KILLING, (KILL,)),
 }
 
 TABLE: Mapping[State, Steps] = {
@@ -69,47 +71,47 @@ TABLE: Mapping[State, Steps] = {
     S.FAILED: _AT_REST,
     S.BACKOFF: {
         **_AT_REST,
-        T.NO_RESTART: (S.STOPPED, ()),
-        T.BACKOFF_OVER: (S.SPAWNING, (A.SPAWN,)),
+        NoRestart: (S.STOPPED, ()),
+        Timer.BACKOFF: (S.SPAWNING, (A.SPAWN,)),
     },
     S.SPAWNING: {
-        T.SPAWNED: (S.STARTING, ()),
-        T.STOP: (S.ABORTING, ()),
-        T.KILL: (S.ABORTING, ()),
-        T.ENDED: (S.STOPPED, ()),
-        T.ENDED_RETRY: (S.BACKOFF, ()),
-        T.ENDED_FAILED: (S.FAILED, ()),
+        Spawned: (S.STARTING, ()),
+        Stop: (S.ABORTING, ()),
+        Kill: (S.ABORTING, ()),
+        D.ENDED: (S.STOPPED, ()),
+        D.ENDED_RETRY: (S.BACKOFF, ()),
+        D.ENDED_FAILED: (S.FAILED, ()),
     },
     S.ABORTING: {
-        T.SPAWNED: (S.STOPPING, (TERM,)),
-        T.SPAWNED_KILL_PENDING: (S.KILLING, (KILL,)),
-        T.STOP: (S.ABORTING, ()),
-        T.KILL: (S.ABORTING, ()),
-        T.ENDED: (S.STOPPED, ()),
+        Spawned: (S.STOPPING, (TERM,)),
+        D.SPAWNED_KILL_PENDING: (S.KILLING, (KILL,)),
+        Stop: (S.ABORTING, ()),
+        Kill: (S.ABORTING, ()),
+        D.ENDED: (S.STOPPED, ()),
     },
     S.STARTING: {
         **_REQUESTS,
         **_ENDED,
-        T.READY: (S.READY, ()),
-        T.READY_TIMEOUT: (S.STOPPING, (TERM,)),
+        Ready: (S.READY, ()),
+        Timer.READY: (S.STOPPING, (TERM,)),
     },
     S.READY: {
         **_REQUESTS,
         **_ENDED,
-        T.ALIVE: (S.READY, (A.PET_WATCHDOG,)),
-        T.HEALTHY: (S.READY, (A.RESET_BACKOFF,)),
-        T.WATCHDOG_TIMEOUT: (S.STOPPING, (ABORT,)),
+        Alive: (S.READY, (A.PET_WATCHDOG,)),
+        Timer.HEALTHY: (S.READY, (A.RESET_BACKOFF,)),
+        Timer.WATCHDOG: (S.STOPPING, (ABORT,)),
     },
     S.STOPPING: {
         **_ENDED,
-        T.STOP: (S.STOPPING, ()),
-        T.KILL: (S.KILLING, (KILL,)),
-        T.GRACE_OVER: (S.KILLING, (KILL,)),
+        Stop: (S.STOPPING, ()),
+        Kill: (S.KILLING, (KILL,)),
+        Timer.GRACE: (S.KILLING, (KILL,)),
     },
     S.KILLING: {
         **_ENDED,
-        T.STOP: (S.KILLING, ()),
-        T.KILL: (S.KILLING, ()),
+        Stop: (S.KILLING, ()),
+        Kill: (S.KILLING, ()),
     },
 }
 """All transitions: state -> trigger -> next state and actions."""
