@@ -28,7 +28,8 @@ PLACES = {
     "HOME": "home",
 }
 MEANT_FOR_A_ROBOT = re.compile(
-    r"RT_(?!BINARY$).*|NOTIFY_SOCKET|WATCHDOG_\w+|LISTEN_\w+|(STATE|LOGS|RUNTIME|CONFIGURATION)_DIRECTORY|JOURNAL_STREAM|NO_COLOR"
+    r"RT_(?!BINARY$).*|NOTIFY_SOCKET|WATCHDOG_\w+|LISTEN_\w+|JOURNAL_STREAM|NO_COLOR"
+    r"|(STATE|LOGS|RUNTIME|CONFIGURATION)_DIRECTORY|COVERAGE_PROCESS_START"
 )
 """Variables of the shell or service in which the tests run that would change what a robot does."""
 SHM = Path("/dev/shm")

@@ -175,7 +175,7 @@ class _Process:
                         signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
                 case Act.WARN:
                     self._send(Kind.BRAKED)
-                case Act.EXIT:
+                case Act.EXIT:  # pragma: no branch - there are no other actions
                     self._running = False
 
     def _record_action(self, now: int, reason: str) -> None:

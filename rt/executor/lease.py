@@ -257,8 +257,6 @@ class LeaseKeeper:
             before: The time of the last heartbeat in s.
             waited: How long the event loop waited for a processor since then, in s.
         """
-        if self._closed:
-            return
         if self._holding:
             if self._lease.renew():
                 return

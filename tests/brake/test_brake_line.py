@@ -9,7 +9,9 @@ from collections.abc import Iterator
 import pytest
 from support.stalled import Board, stalling_board
 
+from rt.brake import output
 from rt.brake.line import MS, TIME_LIMIT, Line
+from rt.brake.output import _DRAIN_READS
 from rt.brake.protocol import DISABLE
 
 NOW = 1000 * MS
@@ -158,3 +160,24 @@ def test_line_is_dead_when_its_port_is_gone(
     assert not line.advance(NOW)
     assert line.outcome == "dead"
     line.close()
+
+
+def test_ended_connection_of_a_flooding_peer_is_read_boundedly() -> None:
+    ours, board = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, board:
+        for _ in range(_DRAIN_READS + 1):
+            board.send(b"x")
+        output.end_connection(ours.fileno())
+        assert ours.recv(1, socket.MSG_DONTWAIT) == b"x"
+        with pytest.raises(BlockingIOError):
+            ours.recv(1, socket.MSG_DONTWAIT)
+
+
+def test_connection_that_the_peer_ended_is_ended_too() -> None:
+    ours, board = socket.socketpair()
+    with ours, board:
+        board.sendall(b"unread")
+        board.shutdown(socket.SHUT_WR)
+        output.end_connection(ours.fileno())
+        assert ours.recv(1) == b""
+        assert board.recv(1) == b""

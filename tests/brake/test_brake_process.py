@@ -1,9 +1,16 @@
 """The brake as a process, with pseudo-terminals and a device process that fails."""
 
 import contextlib
+import ctypes
+import json
 import os
+import resource
+import select
 import signal
 import socket
+import struct
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +19,11 @@ import pytest
 from support.brake import PATIENCE, Bench, open_bench
 
 from rt.brake.machine import LATE
+from rt.brake.process import _read_settings
 from rt.brake.protocol import DISABLE, Kind
+from rt.brake.watch import WAITING
+
+MISSING_PID = 1 << 30  # above the limit of the kernel
 
 
 @pytest.fixture
@@ -228,11 +239,7 @@ def test_new_brake_asks_for_all_lines(bench: Bench) -> None:
     bench.brake.wait()
     bench.send(Kind.CLOSED, bench.lines[0].number)
     bench.start_brake()
-    bench.wait_for(Kind.ASK)
-    bench.introduce(bench.victim.pid)
-    for line in bench.lines:
-        bench.send(Kind.LINE, line.number, "announced again", line.port)
-    bench.send(Kind.ALL)
+    bench.introduce_lines()
     end_device_process(bench)
     for line in bench.lines:
         line.wait_for(DISABLE)
@@ -245,6 +252,120 @@ def test_invalid_messages_are_ignored(bench: Bench) -> None:
     end_device_process(bench)
     for line in bench.lines:
         line.wait_for(DISABLE)
+
+
+def test_message_with_an_unexpected_descriptor_leaves_none_open(
+    bench: Bench, tmp_path: Path
+) -> None:
+    path = tmp_path / "unexpected"
+    with path.open("wb") as file:
+        bench.send(Kind.ASK, 1, "", file.fileno())  # a message of the brake itself
+        bench.send(Kind.CLOSED, 99)  # a line that was never announced
+        bench.victim.kill()
+        bench.wait_for_event("devices disabled by the brake")
+        bench.send(Kind.LINE, 7, "of a dead process", file.fileno())
+    wait_until_closed(bench, str(path))
+    bench.lifeline.close()
+    assert bench.brake.wait(PATIENCE) == 0
+
+
+@pytest.mark.parametrize("unread", [False, True])
+def test_closed_channel_does_not_end_the_brake(bench: Bench, *, unread: bool) -> None:
+    if unread:
+        bench.introduce(bench.victim.pid, MISSING_PID)  # the brake replies
+        assert select.select([bench.channel], [], [], PATIENCE)[0]
+    with Path(os.devnull).open("rb") as nothing:
+        os.dup2(nothing.fileno(), bench.connection.device.channel, inheritable=False)
+    bench.channel.close()
+    bench.lifeline.close()
+    for line in bench.lines:
+        line.wait_for(DISABLE)
+    assert bench.brake.wait(PATIENCE) == 0
+
+
+def test_lines_of_replaced_device_processes_are_disabled(bench: Bench) -> None:
+    """A new device process means that the earlier one is dead, even if its exit is not reported."""
+    with (
+        full_line(bench, 9) as earlier,
+        subprocess.Popen([sys.executable, "-S", "-c", ""]) as successor,
+    ):
+        os.waitid(os.P_PID, successor.pid, os.WEXITED | os.WNOWAIT)
+        bench.brake.send_signal(signal.SIGSTOP)
+        bench.introduce(successor.pid)
+        bench.open()
+        bench.brake.send_signal(signal.SIGCONT)
+        for line in bench.lines:
+            line.wait_for(DISABLE)
+        received = b""
+        while DISABLE not in received:
+            received += earlier.recv(65536)
+        assert received.count(DISABLE) == 1, "only its own process's end concerns a line"
+
+
+def test_late_process_missing_in_proc_is_killed(bench: Bench) -> None:
+    bench.introduce(bench.victim.pid, MISSING_PID)
+    bench.wait_for(Kind.ASK)
+    bench.heartbeat.renew()
+    wake(bench)
+    assert bench.wait_for_event("device process killed")["killed"] == MISSING_PID
+    assert bench.victim.wait(PATIENCE) == -signal.SIGKILL
+
+
+def test_supervised_brake_reports_its_state_and_logs_to_the_pipe(bench: Bench) -> None:
+    supervisor, child = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    reader, writer = os.pipe()
+    with supervisor, child, os.fdopen(reader, "rb") as log:
+        bench.replace_brake(
+            environment={
+                "RT_NOTIFY": f"{child.fileno()}:{os.fstat(child.fileno()).st_ino}",
+                "RT_LOG_FD": str(writer),
+                "WATCHDOG_USEC": "20000",
+            },
+            pass_fds=(child.fileno(), writer),
+        )
+        os.close(writer)
+        supervisor.settimeout(PATIENCE)
+        assert supervisor.recv(100) == b"READY=1"
+        assert supervisor.recv(100) == f"STATUS={WAITING}".encode()
+        bench.introduce_lines()
+        reports: list[bytes] = []
+        while reports.count(b"WATCHDOG=1") < 2 or b"STATUS=2 lines" not in reports:
+            reports.append(supervisor.recv(100))
+        end_device_process(bench)
+        assert json.loads(log.readline())["event"] == "devices disabled by the brake"
+
+
+@pytest.mark.parametrize("variable", ["9999:1", "0:0", "nonsense"])
+def test_brake_with_an_invalid_supervisor_works_without(bench: Bench, variable: str) -> None:
+    bench.replace_brake(environment={"RT_NOTIFY": variable})
+    bench.introduce_lines()
+    end_device_process(bench)
+    for line in bench.lines:
+        line.wait_for(DISABLE)
+
+
+def give_up_priority() -> None:
+    """Give up the capability to raise priorities (prctl(2), PR_CAPBSET_DROP CAP_SYS_NICE)."""
+    ctypes.CDLL(None).prctl(24, 23, 0, 0, 0)
+    resource.setrlimit(resource.RLIMIT_RTPRIO, (0, 0))
+
+
+def test_brake_works_without_permission_to_raise_its_priority(bench: Bench) -> None:
+    bench.replace_brake(preexec=give_up_priority)
+    bench.introduce_lines()
+    assert os.sched_getscheduler(bench.brake.pid) == os.SCHED_OTHER
+    end_device_process(bench)
+    for line in bench.lines:
+        line.wait_for(DISABLE)
+
+
+def test_root_that_exits_before_the_settings_is_an_error() -> None:
+    root, lifeline = socket.socketpair()
+    with lifeline:
+        root.sendall(struct.pack("<I", 100) + b"{")
+        root.close()
+        with pytest.raises(EOFError, match="before it sent the settings"):
+            _read_settings(lifeline)
 
 
 def wait_until_settled(bench: Bench) -> None:

@@ -6,10 +6,11 @@ import resource
 import socket
 import tty
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from rt.brake.connection import Connection, Endpoint, receive
+from rt.brake.connection import Connection, Endpoint, adopt, receive
 from rt.brake.protocol import Kind, Message, encode
 
 
@@ -141,3 +142,23 @@ def test_received_descriptors_are_not_inheritable(connection: Connection) -> Non
         assert (data, inheritable) == (encode(Message(Kind.ASK, 1)), False)
         with pytest.raises(BlockingIOError):
             receive(channel)
+
+
+def test_closed_channel_ends_the_discard(connection: Connection) -> None:
+    with Path(os.devnull).open("rb") as nothing:
+        os.dup2(nothing.fileno(), connection.device.channel, inheritable=False)
+    assert connection.discard(connection.brake, flush=False) == 0
+
+
+def test_credentials_are_not_taken_for_descriptors(connection: Connection) -> None:
+    with socket.socket(fileno=os.dup(connection.brake.channel)) as channel:
+        channel.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        send(connection.device, Message(Kind.ALL))
+        assert receive(channel) == (encode(Message(Kind.ALL)), [])
+
+
+def test_inherited_descriptors_are_not_passed_on(connection: Connection) -> None:
+    for fd in connection.brake:
+        os.set_inheritable(fd, True)
+    assert adopt(connection.brake) == connection.brake
+    assert not any(map(os.get_inheritable, connection.brake))

@@ -248,6 +248,21 @@ def test_transaction_of_a_killed_process_is_rolled_back(
         assert buffer.get_write() == {"duty_cycle": 0.5}
 
 
+def test_process_killed_outside_a_transaction_leaves_its_values(prefix: str) -> None:
+    with BufferStore(CATALOG, prefix, lock_timeout=0.01) as store:
+        buffer = store.get_or_open(MOTOR)
+        buffer.valid = True
+        pid = os.fork()
+        if pid == 0:
+            buffer = BufferStore(CATALOG, prefix, lock_timeout=0.01).get_or_open(MOTOR)
+            with buffer._lock:
+                buffer.set("enc_pos", 7.0)
+                os.kill(os.getpid(), signal.SIGKILL)
+        os.waitpid(pid, 0)
+        assert buffer.get("enc_pos") == 7.0
+        assert buffer.recoveries == 1
+
+
 def test_stopped_owner_of_the_lock_blocks_no_other_process(prefix: str) -> None:
     with BufferStore(CATALOG, prefix, lock_timeout=0) as store:
         buffer = store.get_or_open(MOTOR)
@@ -263,6 +278,8 @@ def test_stopped_owner_of_the_lock_blocks_no_other_process(prefix: str) -> None:
         os.kill(pid, signal.SIGSTOP)
         with pytest.raises(BufferBusyError):
             buffer.get("duty_cycle")
+        with pytest.raises(BufferBusyError), buffer.transaction():
+            pass
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         os.close(held)

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import structlog
@@ -18,6 +18,7 @@ from rt.buffer.lease import DRIVER_BARS, TIMEOUT, Bar
 from rt.buffer.wakeup import EXECUTOR_SLOT
 from rt.buffer.write_event import WriteEvent
 from rt.diagnostics.run_delay import RunDelay
+from rt.executor import fork
 from rt.executor.lease import (
     CUTOFF_WINDOW,
     GAP_LIMIT,
@@ -104,6 +105,7 @@ def open_bench(prefix: str, cutoffs: int = CUTOFFS) -> Iterator[Bench]:
 
 def test_code_within_its_limits_keeps_the_lease(bench: Bench) -> None:
     bench.keeper.grant(bench.now + 0.08)
+    assert bench.keeper.permitted
     token = bench.table.token(EXECUTOR_SLOT)
     bench.run(5)
     assert bench.moves
@@ -115,6 +117,7 @@ def test_code_that_does_not_return_loses_the_lease(bench: Bench) -> None:
     bench.run(1)
     bench.run(0.2, main=False)
     assert not bench.moves
+    assert not bench.keeper.permitted
     assert not bench.ended, "one cut-off does not end the mode"
     bench.run(1)
     assert bench.moves
@@ -415,3 +418,73 @@ def test_limit_of_cutoffs_in_one_window_ends_the_mode(limit: int, pauses: list[f
 def test_rare_cutoffs_do_not_end_the_mode() -> None:
     counter = CutoffCounter(2)
     assert not any(counter.add(number * (CUTOFF_WINDOW + 1)) for number in range(1000))
+
+
+def test_end_of_a_closed_keeper_is_not_reported(bench: Bench) -> None:
+    bench.run(1)
+    bench.keeper.close()
+    bench.now += GAP_LIMIT + 0.1  # as by SIGSTOP
+    bench.keeper.heartbeat()
+    bench.keeper.grant(bench.now + 0.08)
+    assert not bench.moves
+    assert not bench.ended
+
+
+CHANGES: dict[str, Callable[[LeaseKeeper], None]] = {
+    "grant": LeaseKeeper.grant,
+    "revoke": LeaseKeeper.revoke,
+    "restart": LeaseKeeper.restart,
+    "fail": LeaseKeeper.fail,
+    "heartbeat": LeaseKeeper.heartbeat,
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_fork_changes_no_lease(bench: Bench, change: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fork shares the table's memory, so its changes would reach the device process."""
+    bench.run(1)
+    stamps = bench.table.stamps.tolist()
+    bench.now += 0.01
+    with monkeypatch.context() as patch:
+        patch.setattr(fork._Process, "forked", True)
+        CHANGES[change](bench.keeper)
+    assert bench.table.stamps.tolist() == stamps
+
+
+async def pass_time(bench: Bench) -> None:
+    """Let the keeper's clock follow trio's."""
+    began = bench.now - trio.current_time()
+    while True:
+        await trio.sleep(0.01)
+        bench.now = began + trio.current_time()
+        bench.table.heartbeat()
+
+
+async def test_event_loop_renews_the_lease_until_it_ends(
+    bench: Bench, autojump_clock: MockClock
+) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(pass_time, bench)
+        await nursery.start(bench.keeper.run)
+        bench.keeper.grant()
+        token = bench.table.token(EXECUTOR_SLOT)
+        await trio.sleep(5)
+        assert bench.moves
+        assert bench.table.token(EXECUTOR_SLOT) == token
+        nursery.cancel_scope.cancel()
+    assert not bench.moves
+    assert not bench.ended
+
+
+async def test_forked_event_loop_exits(
+    bench: Bench, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def leave(code: int) -> None:
+        raise SystemExit(code)
+
+    bench.keeper.grant()
+    monkeypatch.setattr(os, "_exit", leave)
+    monkeypatch.setattr(fork._Process, "forked", True)
+    with pytest.raises(SystemExit, match="0"):
+        await bench.keeper.run()
+    assert bench.moves, "the executor keeps its lease"

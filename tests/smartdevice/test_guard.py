@@ -87,6 +87,15 @@ def holder(prefix: str) -> Iterator[subprocess.Popen[bytes]]:
             process.kill()
 
 
+@contextmanager
+def sleeper() -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(600)"]) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
 LONG = 600.0
 """A timeout (s) that no delay of a busy machine exceeds."""
 
@@ -124,7 +133,9 @@ async def test_released_lease_lapses_at_next_check(prefix: str) -> None:
                 assert is_open(guard)
                 table.lease(0).release()
                 assert not is_open(guard)
+                assert guard.armed == 1 << table.token(0), "its devices are not disabled yet"
                 guard.check()
+                assert guard.armed == 0
                 assert len(lapses.times) == count
 
 
@@ -223,6 +234,91 @@ async def test_dead_holder_does_not_end_lease_of_another(prefix: str, patient: L
         assert slots_of(guard.allowed) == [0]
         assert [slots_of(tokens) for tokens in lapses.tokens] == [[2]]
         nursery.cancel_scope.cancel()
+
+
+DEAD_PID = 1 << 30  # above the limit of the kernel
+IMPOSSIBLE_PID = (1 << 64) - 1
+
+
+async def test_lease_of_a_dead_process_ends(patient: LeaseTable) -> None:
+    async with guarding(patient) as (guard, lapses):
+        patient.lease(0).begin()
+        patient.pids[0] = DEAD_PID  # it ended before the guard could watch it
+        guard.check()
+        await lapses.wait()
+        assert not guard.is_open
+
+
+async def test_overwritten_process_id_does_not_end_the_guard(prefix: str) -> None:
+    with LeaseTable.open(prefix, timeout=1.0, root_timeout=LONG) as table:
+        async with guarding(table) as (guard, lapses):
+            table.lease(0).begin()
+            table.pids[0] = IMPOSSIBLE_PID
+            with capture_logs() as events:
+                guard.check()
+                await lapses.wait()
+            assert [event["reason"] for event in events] == ["the lease was not renewed for 0.1 s"]
+            assert not guard.is_open
+
+
+async def test_death_after_release_is_no_second_lapse(patient: LeaseTable) -> None:
+    lapses = Lapses()
+    guard = SafetyGuard(patient, lapses)
+    patient.heartbeat()
+    lease = patient.lease(0)
+    lease.begin()
+    assert guard.is_open
+    (holder,) = patient.holders()
+    lease.release()
+    guard.check()
+    await guard._watch_process(DEAD_PID, [holder])
+    assert len(lapses.times) == 1
+
+
+async def test_next_process_with_the_same_token_is_watched(patient: LeaseTable) -> None:
+    with sleeper() as process:
+        async with guarding(patient) as (guard, lapses):
+            patient.lease(0).begin()
+            before = guard.allowed
+            await trio.testing.wait_all_tasks_blocked()
+            for _ in range(16):  # after which tokens repeat
+                patient.lease(0).begin()
+            patient.pids[0] = process.pid
+            assert guard.allowed == before
+            guard.check()
+            await trio.testing.wait_all_tasks_blocked()
+            assert lapses.times == []
+            process.kill()
+            await lapses.wait()
+            assert not guard.is_open
+
+
+async def test_ended_session_leaves_team_code_its_lease(patient: LeaseTable) -> None:
+    async with guarding(patient) as (guard, lapses):
+        team, session = patient.lease(0), patient.lease(9)
+        team.begin()
+        session.begin()
+        assert slots_of(guard.allowed) == [0, 9]
+        with capture_logs() as events:
+            guard.end_sessions("the brake disabled every device")
+            guard.end_sessions("the brake disabled every device")
+        assert lapses.tokens == [1 << session.token]
+        assert not session.renew()
+        assert team.renew()
+        assert guard.allowed == 1 << team.token
+    assert [(event["event"], event["reason"]) for event in events] == [
+        ("devices disabled", "the brake disabled every device")
+    ]
+
+
+async def test_closing_without_a_lease_disables_nothing(prefix: str) -> None:
+    with LeaseTable.open(prefix) as table:
+        lapses = Lapses()
+        guard = SafetyGuard(table, lapses)
+        with capture_logs() as events:
+            guard.close()
+            guard.note_dropped("line", 1, 1 << table.token(0))
+        assert (lapses.times, events) == ([], [])
 
 
 async def test_closed_guard_never_opens_again(prefix: str) -> None:

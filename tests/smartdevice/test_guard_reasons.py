@@ -61,6 +61,16 @@ def test_reason_follows_state_of_lease(prefix: str) -> None:
     assert "ended before the values were sent" in fourth
 
 
+def test_writes_of_a_session_after_its_release_name_the_release(prefix: str) -> None:
+    with LeaseTable.open(prefix) as table, capture_logs() as events:
+        guard = SafetyGuard(table, lambda _ended, _moved: None)
+        table.heartbeat()
+        table.lease(9).begin()
+        table.lease(9).release()
+        guard.note_dropped("line", 1, 1 << table.token(9))
+    assert reasons(events) == ["the writer released its lease"]
+
+
 def test_writer_without_lease_is_logged_once(prefix: str) -> None:
     with LeaseTable.open(prefix) as table, capture_logs() as events:
         guard = SafetyGuard(table, lambda _ended, _moved: None)

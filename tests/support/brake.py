@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import tty
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ from rt.process.lifeline import open_lifeline
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 30.0
+MEASURED = {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")}
+"""Makes the brake measure its coverage; `conftest` removes this for all other processes."""
 
 
 @dataclass
@@ -82,9 +84,10 @@ class Bench:
             self.channel, [encode(Message(kind, number, name))], [] if fd is None else [fd]
         )
 
-    def introduce(self, pid: int) -> None:
+    def introduce(self, pid: int, claimed: int | None = None) -> None:
+        """Introduce a device process, or one that claims another process id."""
         pidfd = os.pidfd_open(pid)
-        self.send(Kind.HELLO, pid, "", pidfd)
+        self.send(Kind.HELLO, pid if claimed is None else claimed, "", pidfd)
         os.close(pidfd)
 
     def open(self) -> Line:
@@ -123,28 +126,56 @@ class Bench:
                 return entry
         raise AssertionError(f"the brake did not log {event!r}")
 
-    def start_brake(self) -> None:
-        """Start another brake."""
-        self.brake, self.lifeline = _start(self.connection, self.stack)
+    def start_brake(self, **options: Any) -> None:
+        """Start another brake; the options are those of `_start`."""
+        self.brake, self.lifeline = _start(self.connection, self.stack, **options)
+
+    def replace_brake(self, **options: Any) -> None:
+        """Kill the brake and start another one."""
+        self.brake.kill()
+        self.brake.wait()
+        self.start_brake(**options)
+
+    def introduce_lines(self) -> None:
+        """Introduce the device process and its lines to a brake that asks."""
+        self.wait_for(Kind.ASK)
+        self.introduce(self.victim.pid)
+        for line in self.lines:
+            self.send(Kind.LINE, line.number, line.name, line.port)
+        self.send(Kind.ALL)
 
 
 def _start(
-    connection: Connection, stack: contextlib.ExitStack
+    connection: Connection,
+    stack: contextlib.ExitStack,
+    *,
+    environment: Mapping[str, str] = {},
+    pass_fds: Sequence[int] = (),
+    preexec: Callable[[], None] | None = None,
 ) -> tuple[subprocess.Popen[bytes], socket.socket]:
     ours, theirs = open_lifeline(settings(**connection.brake._asdict(), instance="bench"))
     with theirs:
         brake = subprocess.Popen(
             [sys.executable, "-P", "-m", "rt", "_child", "brake", str(theirs.fileno())],
-            pass_fds=(*connection.brake, theirs.fileno()),
+            pass_fds=(*connection.brake, theirs.fileno(), *pass_fds),
             stdout=subprocess.PIPE,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            env={**os.environ, **MEASURED, **environment, "PYTHONPATH": str(ROOT)},
+            preexec_fn=preexec,  # noqa: PLW1509 - the parent has no other thread
         )
     assert brake.stdout is not None
     stack.callback(brake.stdout.close)
-    stack.callback(brake.wait)
-    stack.callback(brake.kill)
+    stack.callback(_end, brake)
     stack.callback(ours.close)
     return brake, ours
+
+
+def _end(brake: subprocess.Popen[bytes]) -> None:
+    """Wait for the exit of a brake whose root and device process have exited."""
+    try:
+        brake.wait(PATIENCE)
+    finally:
+        brake.kill()
+        brake.wait()
 
 
 @contextlib.contextmanager
@@ -158,6 +189,6 @@ def open_bench() -> Iterator[Bench]:
         stack.callback(heartbeat.close)
         victim = subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(600)"])
         stack.callback(victim.wait)
-        stack.callback(victim.kill)
         brake, lifeline = _start(connection, stack)
+        stack.callback(victim.kill)
         yield Bench(connection, brake, lifeline, victim, channel, heartbeat, stack)
