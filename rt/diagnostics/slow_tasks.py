@@ -118,7 +118,7 @@ class SlowTasks(trio.abc.Instrument):
 
     def _sample(self) -> None:
         """Sample the stack of slow steps until stopped; runs in its own thread."""
-        while not self._stopped.wait(LIMIT / 4):
+        while not self._stopped.wait(self._limit / 4):
             step = self._step
             if step is None:
                 continue

@@ -87,12 +87,11 @@ async def _run(
                     output += chunk
                     if len(output) > _MAX_OUTPUT:
                         break
-            if len(output) <= _MAX_OUTPUT:
-                await process.wait()
+                else:
+                    await process.wait()
         finally:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             with trio.CancelScope(shield=True):  # it was killed, so this does not take long
-                await process.wait()
-        assert process.returncode is not None
-        return process.returncode, bytes(output)
+                code = await process.wait()
+        return code, bytes(output)
