@@ -1,5 +1,6 @@
-# `./packaging/dev RECIPE` sets up everything that a recipe needs and runs it; in a shell with .venv, `just RECIPE` does too.
-# `./packaging/dev demo` and `run` are `.venv/bin/rt demo` and `run` themselves: a robot wants no process between it and its terminal.
+# `./packaging/dev RECIPE` installs what a recipe needs and runs it. If .venv is active, `just
+# RECIPE` also works. `./packaging/dev demo` and `run` start rt directly, so no process is between
+# the robot and its terminal.
 
 export PATH := justfile_directory() / ".venv/bin" + ":" + env("PATH", "/usr/bin:/bin")
 
@@ -7,43 +8,48 @@ export PATH := justfile_directory() / ".venv/bin" + ":" + env("PATH", "/usr/bin:
 default:
     @just --list --unsorted
 
-# An emulated robot with a live table of its motors and sensors; `just demo --seconds 10` ends by itself
+# Run an emulated robot; `just demo --seconds 10` ends after 10 s
 [group("run")]
 [no-exit-message]
 @demo *arguments:
     exec python -m rt demo {{ arguments }}
 
-# The robot of this directory
+# Run the robot of this directory
 [group("run")]
 [no-exit-message]
 @run *arguments:
     exec python -m rt run {{ arguments }}
 
-# Everything: checks, tests, the executable, the system tests against it, and what root may do otherwise as an ordinary user
+# Run all checks and tests, also against the executable and, as root, as an ordinary user
 [group("test")]
 test: test-parts test-rest
 
-# What depends on who runs it: files, sockets, limits, processes of others
-user_part := "tests/access tests/transport tests/remote tests/buffer/test_arena.py tests/buffer/test_session.py tests/instance tests/serialports tests/test_limits.py tests/system/test_ground.py tests/system/test_commands.py"
+# Tests whose result may depend on the user: files, sockets, limits, processes of other users.
+user_part := replace("""
+    tests/access tests/transport tests/remote tests/buffer/test_arena.py
+    tests/buffer/test_session.py tests/instance tests/serialports tests/test_limits.py
+    tests/system/test_ground.py tests/system/test_commands.py
+""", "\n", " ")
 
-# Types and the executable are made by one process each, so that tests have the other core. The first case of each test of a whole
-# robot runs against the executable, the others from source: a robot for each in both would take too long.
+# The type check and the build use one process each, and the tests the other core. The first case of
+# each system test runs against the executable, the others run from source, to save time.
 [parallel]
 [private]
 test-parts: check build test-others
 
-# A robot waits more than it computes: both parts use two cores better than one.
+# System tests mostly wait, so both parts run at the same time.
 [parallel]
 [private]
 test-rest: test-binary (test-user user_part)
 
 workers := env("TEST_WORKERS", "4")
 
-# What has failed next to other tests runs once more alone: a fault of rt is there again, a machine that was too busy is not
+# A failed test runs once more alone: it fails again if rt is at fault, and passes if the machine
+# was too busy.
 pytest := "python -m pytest --numprocesses " + workers + " --dist worksteal"
 alone := "SYSTEM_CASES=all python -m pytest --last-failed --last-failed-no-failures none"
 
-# The tests and the examples in the documentation, from source
+# Run the tests and the doctests from source
 [group("test")]
 test-source *arguments:
     {{ pytest }} {{ arguments }} || {{ alone }} {{ arguments }}
@@ -52,36 +58,42 @@ test-source *arguments:
 test-others:
     export SYSTEM_CASES=others; {{ pytest }} || {{ alone }}
 
-# The tests as an ordinary user (nobody), where root runs this
+# As root, run the tests as an ordinary user (nobody)
 [group("test")]
 test-user *arguments:
-    TEST_WORKERS=2 SYSTEM_CASES="${SYSTEM_CASES:-first}" ./packaging/as-user test-source {{ arguments }}
+    TEST_WORKERS=2 SYSTEM_CASES="${SYSTEM_CASES:-first}" \
+        ./packaging/as-user test-source {{ arguments }}
 
-# The tests 5 s after the machine has booted, as its clocks say
+# Run the tests with clocks that say that the machine booted 5 s ago
 [group("test")]
 test-booted *arguments:
-    unshare --time --fork --boottime "$((5 - $(cut -d. -f1 /proc/uptime)))" --monotonic "$((5 - $(cut -d. -f1 /proc/uptime)))" \
+    offset="$((5 - $(cut -d. -f1 /proc/uptime)))"; \
+        unshare --time --fork --boottime "$offset" --monotonic "$offset" \
         python -m pytest --numprocesses 3 --dist worksteal {{ arguments }}
 
-# The tests that start whole robots, against dist/rt: the first case of each, or all with SYSTEM_CASES=all
+# Run the system tests against dist/rt: the first case of each, or all with SYSTEM_CASES=all
 [group("test")]
 test-binary *arguments:
-    export RT_BINARY="$PWD/dist/rt"; {{ pytest }} --numprocesses 5 tests/system {{ arguments }} || {{ alone }} tests/system {{ arguments }}
+    export RT_BINARY="$PWD/dist/rt"; {{ pytest }} --numprocesses 5 tests/system {{ arguments }} \
+        || {{ alone }} tests/system {{ arguments }}
 
-# Each kind of fault on 16 devices of a robot that drives, so many seconds long, and two minutes of noise at its ports, with figures
+# Inject each fault into 16 devices of a driving robot for SECONDS each, then noise for 2 minutes
 [group("test")]
 soak seconds="60":
-    FAULT_SECONDS={{ seconds }} python -m pytest -o faulthandler_timeout=0 -m system tests/system/test_fault_matrix.py -s
-    NOISE_SECONDS=120 python -m pytest -o faulthandler_timeout=0 -m system tests/system/test_noise.py -s
+    FAULT_SECONDS={{ seconds }} python -m pytest -o faulthandler_timeout=0 -m system \
+        tests/system/test_fault_matrix.py -s
+    NOISE_SECONDS=120 python -m pytest -o faulthandler_timeout=0 -m system \
+        tests/system/test_noise.py -s
 
-# Every fault of a process while a board moves, so often, with the table of docs/safety.md
+# Test every process fault ROUNDS times while a board moves, and update the table of docs/safety.md
 [group("test")]
 brake rounds="10":
     mkdir -p build && rm -f build/brake.jsonl
-    BRAKE_ROUNDS={{ trim_start_match(rounds, "rounds=") }} BRAKE_RESULTS="$PWD/build/brake.jsonl" python -m pytest -o faulthandler_timeout=0 --numprocesses 2 tests/system/test_brake.py
+    BRAKE_ROUNDS={{ trim_start_match(rounds, "rounds=") }} BRAKE_RESULTS="$PWD/build/brake.jsonl" \
+        python -m pytest -o faulthandler_timeout=0 --numprocesses 2 tests/system/test_brake.py
     PYTHONPATH=tests python -P tests/bench/brake_table.py build/brake.jsonl docs/safety.md
 
-# Style, format, types, and which way imports run
+# Check style, format, types and import contracts
 [group("test")]
 check:
     ruff check
@@ -89,18 +101,19 @@ check:
     mypy
     lint-imports
 
-# The figures: latencies, start-up, size; written to bench.json too
+# Measure latencies, start-up, memory and size; also writes bench.json
 [group("test")]
 bench *arguments:
     python -P tests/bench/run.py {{ arguments }}
 
-# The executable dist/rt
+# Build the executable dist/rt
 [group("build")]
 build:
-    PYINSTALLER_CONFIG_DIR="$PWD/build/cache" python -m PyInstaller --noconfirm --log-level ERROR --distpath dist --workpath build packaging/rt.spec
+    PYINSTALLER_CONFIG_DIR="$PWD/build/cache" python -m PyInstaller --noconfirm --log-level ERROR \
+        --distpath dist --workpath build packaging/rt.spec
     @ls -sh dist/rt
 
-# The source in its one format, and what can be corrected without thought
+# Format the source and apply automatic fixes
 [group("build")]
 fmt:
     ruff format

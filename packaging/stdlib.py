@@ -14,8 +14,8 @@ import pkgutil
 import sys
 from collections.abc import Iterator
 
-# nis was removed in Python 3.13, and needs the libraries of Sun RPC and Kerberos: 2 MB to unpack at
-# each start.
+# nis was removed in Python 3.13. Its libraries of Sun RPC and Kerberos take 2 MB, which each start
+# would unpack.
 LEFT_OUT = frozenset(
     {"ensurepip", "idlelib", "lib2to3", "nis", "test", "tkinter", "turtle", "turtledemo"}
 )
