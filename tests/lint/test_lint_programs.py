@@ -72,7 +72,8 @@ class TestModules:
             "import gear.box\n\n\ndef teleop_main():\n    gear.box.turn()\n",
             **{
                 "gear/__init__": "",
-                "gear/box": "from .axle import spin\nfrom . import wheel\n\n\ndef turn():\n    spin(wheel)\n",
+                "gear/box": "from .axle import spin\nfrom . import wheel\n\n\n"
+                "def turn():\n    spin(wheel)\n",
                 "gear/axle": "import os\n\n\ndef spin(each):\n    print(each)\n",
                 "gear/wheel": "import sys\n",
             },

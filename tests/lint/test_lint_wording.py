@@ -26,7 +26,10 @@ def messages(tmp_path: Path, program: str, **modules: str) -> list[str]:
         ("sleep(1)", "undefined name 'sleep': an action waits with `await Actions.sleep(...)`"),
         (
             "Robot.get(motor, 'enc_pos')",
-            "undefined name 'motor': device and parameter names are strings, so write it in quotes: 'motor'",
+            (
+                "undefined name 'motor': device and parameter names are strings, so write it in quotes:"
+                " 'motor'"
+            ),
         ),
         (
             "print(left + 1)",
@@ -93,7 +96,10 @@ class TestStarImports:
 
 
 def test_unevaluated_annotation_needs_no_name(tmp_path: Path) -> None:
-    arm = "def lift(robot: Robot) -> Robot | None:\n    speeds: list[Robot] = [robot]\n    return speeds[0]\n"
+    arm = (
+        "def lift(robot: Robot) -> Robot | None:\n"
+        "    speeds: list[Robot] = [robot]\n    return speeds[0]\n"
+    )
     program = f"import arm{MAIN}arm.lift(Robot)"
     assert messages(tmp_path, program, arm=f"from __future__ import annotations\n{arm}") == []
     assert len(messages(tmp_path, program, arm=arm)) == 2
@@ -116,11 +122,17 @@ def test_unevaluated_annotation_needs_no_name(tmp_path: Path) -> None:
         ("x = 3 \u2212 1", "invalid character '\u2212' (U+2212): type it anew on the keyboard"),
         (
             "def f():\n    await g()",
-            "'await' outside async function: write `async def` instead of `def` before the function's name",
+            (
+                "'await' outside async function: write `async def` instead of `def` before the"
+                " function's name"
+            ),
         ),
         (
             "if 1:\n\tx = 1\n        y = 1",
-            "inconsistent use of tabs and spaces in indentation: indent every line with spaces, 4 for each level",
+            (
+                "inconsistent use of tabs and spaces in indentation: indent every line with spaces,"
+                " 4 for each level"
+            ),
         ),
         ("if x || y: pass", "invalid syntax: write `or` instead of `||`"),
         (
@@ -132,7 +144,10 @@ def test_unevaluated_annotation_needs_no_name(tmp_path: Path) -> None:
         ("print 'x'", "Missing parentheses in call to 'print'. Did you mean print(...)?"),
         (
             "x = = 1",
-            "invalid syntax: look for a missing bracket, quote, comma or colon here and at the end of the line above",
+            (
+                "invalid syntax: look for a missing bracket, quote, comma or colon here and at the end"
+                " of the line above"
+            ),
         ),
     ],
 )
