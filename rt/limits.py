@@ -22,34 +22,21 @@ _MANY: Final = 4096
 
 
 class _Limit(NamedTuple):
-    """A resource limit, with its name, the required value and how to raise it."""
+    """A resource limit: its name, the required value, its flag of ulimit, and that of systemd."""
 
     number: int
     name: str
     needed: int
-    divisor: int
-    unit: str
-    shell: str
+    flag: str
     service: str
+    unit: str = " KiB"
 
 
 _LIMITS: Final = (
-    _Limit(resource.RLIMIT_NOFILE, "open files", DESCRIPTORS, 1, "", "ulimit -Hn", "LimitNOFILE"),
-    _Limit(
-        resource.RLIMIT_FSIZE,
-        "the size of a file",
-        FILE_SIZE,
-        1024,
-        " KiB",
-        "ulimit -Hf",
-        "LimitFSIZE",
-    ),
-    _Limit(
-        resource.RLIMIT_AS, "address space", ADDRESS_SPACE, 1024, " KiB", "ulimit -Hv", "LimitAS"
-    ),
-    _Limit(
-        resource.RLIMIT_DATA, "data memory", ADDRESS_SPACE, 1024, " KiB", "ulimit -Hd", "LimitDATA"
-    ),
+    _Limit(resource.RLIMIT_NOFILE, "open files", DESCRIPTORS, "n", "LimitNOFILE", unit=""),
+    _Limit(resource.RLIMIT_FSIZE, "the size of a file", FILE_SIZE, "f", "LimitFSIZE"),
+    _Limit(resource.RLIMIT_AS, "address space", ADDRESS_SPACE, "v", "LimitAS"),
+    _Limit(resource.RLIMIT_DATA, "data memory", ADDRESS_SPACE, "d", "LimitDATA"),
 )
 
 
@@ -62,19 +49,17 @@ def raise_limits() -> None:
     for limit in _LIMITS:
         soft, hard = resource.getrlimit(limit.number)
         if hard != resource.RLIM_INFINITY and hard < limit.needed:
-            raise _too_low(limit, hard, limit.needed)
+            raise _too_low(limit, hard)
         if soft != resource.RLIM_INFINITY and soft < limit.needed:
-            resource.setrlimit(limit.number, (limit.needed if limit.divisor == 1 else hard, hard))
+            resource.setrlimit(limit.number, (hard if limit.unit else limit.needed, hard))
     soft, hard = resource.getrlimit(resource.RLIMIT_NPROC)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NPROC, (hard, hard))
     if os.geteuid() != 0 and hard != resource.RLIM_INFINITY and hard < _MANY:
         needed = _tasks(os.geteuid()) + PROCESSES
         if hard < needed:
-            limit = _Limit(
-                resource.RLIMIT_NPROC, "processes", needed, 1, "", "ulimit -Hu", "LimitNPROC"
-            )
-            raise _too_low(limit, hard, needed)
+            limit = _Limit(resource.RLIMIT_NPROC, "processes", needed, "u", "LimitNPROC", unit="")
+            raise _too_low(limit, hard)
 
 
 def allow_descriptors(most: int) -> int:
@@ -113,11 +98,12 @@ def explain(error: OSError) -> str:
     return reason
 
 
-def _too_low(limit: _Limit, hard: int, needed: int) -> ConfigError:
-    allowed, wanted = hard // limit.divisor, -(-needed // limit.divisor)
+def _too_low(limit: _Limit, hard: int) -> ConfigError:
+    divisor = 1024 if limit.unit else 1
+    allowed, wanted = hard // divisor, -(-limit.needed // divisor)
     return ConfigError(
         f"the limit of {limit.name} is {allowed}{limit.unit}, and a robot needs"
-        f" {wanted}{limit.unit}; raise it with `{limit.shell} {wanted}`, or {limit.service}= of a"
+        f" {wanted}{limit.unit}; raise it with `ulimit -H{limit.flag} {wanted}`, or {limit.service}= of a"
         " systemd service",
         limit=allowed,
         needed=wanted,

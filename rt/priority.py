@@ -19,6 +19,7 @@ processes that run other code reset them.
 import contextlib
 import ctypes
 import os
+import struct
 import sys
 from pathlib import Path
 from typing import Final
@@ -32,21 +33,8 @@ _DEFAULT_SLICE: Final = 0
 _SWITCH_INTERVAL: Final = 0.0002
 """How long a thread keeps the GIL (s); the event loop needs it again after each system call."""
 _SCHED_SETATTR: Final = {"x86_64": 314, "aarch64": 274}
-
-
-class _Attributes(ctypes.Structure):
-    """`struct sched_attr` of sched_setattr(2)."""
-
-    _fields_ = (
-        ("size", ctypes.c_uint32),
-        ("policy", ctypes.c_uint32),
-        ("flags", ctypes.c_uint64),
-        ("nice", ctypes.c_int32),
-        ("priority", ctypes.c_uint32),
-        ("runtime", ctypes.c_uint64),
-        ("deadline", ctypes.c_uint64),
-        ("period", ctypes.c_uint64),
-    )
+_ATTRIBUTES: Final = struct.Struct("=IIQiIQQQ")
+"""`struct sched_attr`: size, policy, flags, nice, priority, runtime (ns), deadline, period."""
 
 
 def set_high(*, safe: bool = False) -> bool:
@@ -85,6 +73,6 @@ def _set(nice: int, runtime: int) -> bool:
     number = _SCHED_SETATTR.get(os.uname().machine)
     if number is None:
         return False
-    attributes = _Attributes(ctypes.sizeof(_Attributes), os.SCHED_OTHER, 0, nice, 0, runtime, 0, 0)
-    result = ctypes.CDLL(None, use_errno=True).syscall(number, 0, ctypes.byref(attributes), 0)
+    attributes = _ATTRIBUTES.pack(_ATTRIBUTES.size, os.SCHED_OTHER, 0, nice, 0, runtime, 0, 0)
+    result = ctypes.CDLL(None, use_errno=True).syscall(number, 0, attributes, 0)
     return bool(result == 0)

@@ -104,6 +104,16 @@ def quote(value: object) -> str:
     return clip(_reprs.repr(value), 4 * WORD_MAX)
 
 
+def shown(value: object, most: int = 100) -> str:
+    """Return a value as short text on one line, booleans and lists as in TOML."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    try:
+        return clip(repr(list(value) if isinstance(value, tuple) else value), most)
+    except ValueError:
+        return "a number of thousands of digits"
+
+
 def toml_error(error: ValueError | RecursionError, text: str) -> tuple[str, int, int]:
     """Return the reason, line and column of an error of `tomllib`; 0 for an unknown place."""
     message = str(error)

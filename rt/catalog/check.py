@@ -14,8 +14,9 @@ import msgspec
 
 from rt.catalog.parameter import MAX_BYTES, Parameter
 from rt.catalog.peripheral import DEFAULT_SUB_INTERVAL, Peripheral
-from rt.catalog.problem import Problem, Report, convert, reporter, shown
+from rt.catalog.problem import Problem, Report, convert, reporter
 from rt.protocol.message import INTERVAL_MAX, VALUES_MAX
+from rt.text import WORD_MAX, shown
 
 MAX_DEVICE_PARAMS: Final = 16
 """The maximum number of parameters of a Smart Device, whose bitmaps have 16 bits."""
@@ -159,7 +160,7 @@ def _params(table: str, spec: _PeripheralSpec, problems: list[Problem]) -> list[
         report = reporter(
             problems,
             table,
-            f"params[{number}]" + (f" {shown(label)}" if label is not None else ""),
+            f"params[{number}]" + (f" {shown(label, WORD_MAX)}" if label is not None else ""),
             label,
         )
         found = convert(_ParameterSpec, raw, report)
@@ -239,8 +240,7 @@ def _param(spec: _ParameterSpec, number: int, report: Report, *, smart: bool) ->
     if lower is not None and upper is not None and lower > upper:
         report("lower", f"greater than upper = {upper}", lower)
     return param._replace(
-        lower=-math.inf if lower is None else lower,
-        upper=math.inf if upper is None else upper,
+        lower=-math.inf if lower is None else lower, upper=math.inf if upper is None else upper
     )
 
 

@@ -3,6 +3,7 @@
 Invariant: a catalog with any problem is refused, and the error lists all problems.
 """
 
+import re
 import stat
 import sys
 import tomllib
@@ -12,7 +13,6 @@ from pathlib import Path
 from typing import Final
 
 from rt.catalog import check
-from rt.catalog.line_map import line_of
 from rt.catalog.peripheral import Peripheral
 from rt.catalog.problem import Problem
 from rt.errors import CatalogError, DeviceError
@@ -145,7 +145,7 @@ def _refuse(problems: list[Problem], source: str, text: str) -> None:
         return
     sentences = []
     for problem in problems[:_MAX_SHOWN]:
-        line = line_of(text, problem.table, problem.param)
+        line = _line_of(text, problem.table, problem.param)
         sentences.append(
             f"{source}: {problem.sentence}"
             if line is None
@@ -184,3 +184,27 @@ def _read(path: Path) -> str:
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         raise CatalogError(f"{path}:{line}: not UTF-8 text", file=str(path), line=line) from None
+
+
+def _line_of(text: str, table: str, param: str | None) -> int | None:
+    """Return the line of a table, or of a parameter in it; None if the table is not found.
+
+    `tomllib` returns values without positions. At worst the line is wrong.
+    """
+    name = rf"[\"']?{re.escape(table)}[\"']?"
+    start = re.search(
+        rf"^[ \t]*(?:\[\[?[ \t]*{name}[ \t]*[\].]|{name}[ \t]*[.=])", text, re.MULTILINE
+    )
+    if start is None:
+        return None
+    position = start.start()
+    if param is not None:
+        other = re.compile(
+            rf"^[ \t]*\[\[?[ \t]*(?!{name}[ \t]*[\].])[\w\"'-]", re.MULTILINE
+        ).search(text, start.end())
+        end = other.start() if other else len(text)
+        found = re.compile(rf"\bname[\"']?[ \t]*=[ \t]*[\"']{re.escape(param)}[\"']").search(
+            text, position, end
+        )
+        position = found.start() if found else position
+    return text.count("\n", 0, position) + 1

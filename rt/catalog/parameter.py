@@ -148,8 +148,6 @@ class Parameter(NamedTuple):
         Example:
             >>> Parameter("param", ctypes.c_double, 0).default
             0.0
-            >>> Parameter("param", ctypes.c_int8, 0).default
-            0
             >>> Parameter("param", ctypes.c_bool, 0).default
             False
             >>> Parameter("param", ctypes.c_bool * 3, 0).default

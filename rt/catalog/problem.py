@@ -7,10 +7,9 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from rt.text import nearest
+from rt.text import WORD_MAX, clip, nearest, shown
 
 _NO_VALUE: Final = object()
-_SHOWN = 60
 
 S = TypeVar("S", bound=msgspec.Struct)
 Report = Callable[..., None]
@@ -92,24 +91,11 @@ def reporter(
     """Return a function that adds problems of a table, or of the parameter at ``where``."""
 
     def report(field: str, allowed: str, value: object = _NO_VALUE, /) -> None:
-        key = _short(field)
-        what = key if value is _NO_VALUE else f"{key} = {shown(value)}".removeprefix(" = ")
-        place = " ".join(part for part in (f"[{_short(table)}]", where, what) if part)
+        key = clip(field)
+        what = (
+            key if value is _NO_VALUE else f"{key} = {shown(value, WORD_MAX)}".removeprefix(" = ")
+        )
+        place = " ".join(part for part in (f"[{clip(table)}]", where, what) if part)
         problems.append(Problem(table, param, field, f"{place}: {allowed}"))
 
     return report
-
-
-def shown(value: object) -> str:
-    """Return a value as short text on one line."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    try:
-        return _short(repr(value))
-    except ValueError:  # an integer of thousands of digits
-        return "a number of thousands of digits"
-
-
-def _short(text: str) -> str:
-    text = text if text.isprintable() else repr(text)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"

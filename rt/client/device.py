@@ -26,7 +26,8 @@ from rt.errors import (
     RemoteCallError,
 )
 from rt.protocol.uid import DeviceUID
-from rt.terminal.output import jsonable, short
+from rt.terminal.output import jsonable
+from rt.textformat.value import shorten
 
 ASK_TIMEOUT = 2.0
 """Time limit for calls that involve no device (s)."""
@@ -91,7 +92,7 @@ class Device(NamedTuple):
             return {}
         except DeviceBufferError:
             self.raise_disconnected()
-        return {name: short(values[name]) for name in params}
+        return {name: shorten(values[name]) for name in params}
 
     async def wait_for_values(self, params: Iterable[str]) -> dict[str, Any]:
         """Return `values`, waiting until no other process holds the lock."""

@@ -201,7 +201,7 @@ def _read_document(layers: _Layers, document: "Document", cwd: Path) -> None:
         if option.kind == "map" and isinstance(raw, dict):
             places = {key: document.place(name, key) for key in raw}
             _refuse_misplaced(option, raw, places)
-        elif option.is_path and isinstance(raw, str) and _names_file(raw):
+        elif option.is_path and isinstance(raw, str) and re.search(r"/|\.(py|toml)$", raw):
             folder = document.path.parent
             value = raw if folder == cwd else str(folder.absolute() / raw)
         layers.put(option, value, place, places=places)
@@ -252,10 +252,6 @@ def _refuse_misplaced(option: Option, raw: Mapping[str, object], places: Mapping
                 " move it above the first [table]",
                 option=key,
             )
-
-
-def _names_file(text: str) -> bool:
-    return "/" in text or text.endswith((".py", ".toml"))
 
 
 def _read_environment(layers: _Layers, env: Mapping[str, str]) -> None:

@@ -68,16 +68,17 @@ def require_keys(config: Config, stations: Collection[str]) -> None:
         return
     for option, address in open_listeners(config):
         if option in KEYLESS:
-            raise ConfigError(
-                f"{option} = {address} is open to the network, and keys cannot protect it;"
-                " use 127.0.0.1, or open the whole robot to everybody with --insecure",
-                option=option,
-                address=address,
+            fault = (
+                "and keys cannot protect it; use 127.0.0.1, or open the whole robot to everybody"
+                " with --insecure"
             )
-        if not stations:
-            raise ConfigError(
-                f"{option} = {address} is open to the network, and no driver's station has a key;"
-                " make one with `rt keys new NAME`, or open the robot to everybody with --insecure",
-                option=option,
-                address=address,
+        elif not stations:
+            fault = (
+                "and no driver's station has a key; make one with `rt keys new NAME`, or open the"
+                " robot to everybody with --insecure"
             )
+        else:
+            continue
+        raise ConfigError(
+            f"{option} = {address} is open to the network, {fault}", option=option, address=address
+        )

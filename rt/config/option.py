@@ -50,11 +50,11 @@ class Option(msgspec.Struct, frozen=True, kw_only=True):
 
 def _describe(name: str, annotation: Any, default: Any) -> Option:
     base, meta = get_args(annotation)
-    extra: dict[str, Any] = meta.extra
-    kind: Kind
+    extra = dict(meta.extra)
+    allowed = extra.pop("allowed") or "a text"
+    kind: Kind = "text"
     checked: Any = annotation
     choices: tuple[str, ...] = ()
-    allowed = extra["allowed"]
     if base is bool:
         kind, allowed = "switch", "true or false"
     elif base in {int, float}:
@@ -72,20 +72,15 @@ def _describe(name: str, annotation: Any, default: Any) -> Option:
     elif get_origin(base) is dict:
         kind, checked = "map", get_args(base)[1]
         allowed = _element(checked)
-    else:
-        kind = "text"
-        allowed = allowed or "a text"
     return Option(
         name=name,
         kind=kind,
         type=checked,
         default=default,
         meaning=meta.description,
-        group=extra["group"],
-        unit=extra["unit"],
         allowed=allowed,
         choices=choices,
-        is_path=extra["is_path"],
+        **extra,
     )
 
 

@@ -19,14 +19,8 @@ UID_END = 1 << 88
 """Exclusive upper bound of a UID, which is a decimal number from 0."""
 
 _IPC_PATH_BYTES = 107  # sockaddr_un.sun_path of Linux without its final zero byte
-_ROBOT, _NETWORK, _DEVICES, _CODE, _LOG, _CALLS = (
-    "Robot",
-    "Network",
-    "Devices",
-    "Team code",
-    "Log",
-    "Calls",
-)
+_ROBOT, _NETWORK, _DEVICES = "Robot", "Network", "Devices"
+_CODE, _LOG, _CALLS = "Team code", "Log", "Calls"
 
 ZmqAddress = Annotated[
     str, Meta(pattern=r"^(tcp|ipc)://.+$", description="an address: tcp://HOST:PORT or ipc://PATH")
@@ -109,16 +103,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = "auto"
     insecure: Annotated[
-        bool,
-        _about(_NETWORK, "admit everybody without keys; matters only if bind opens the robot"),
+        bool, _about(_NETWORK, "admit everybody without keys; matters only if bind opens the robot")
     ] = False
     port_base: Annotated[int, _about(_NETWORK, "first of the five ports", ge=1024, le=65531)] = 6000
     router_frontend: Annotated[
         tuple[ZmqAddress, ...], _about(_NETWORK, "addresses where clients call services")
-    ] = (
-        "tcp://{bind}:{port0}",
-        "ipc://{dir}/router-frontend.sock",
-    )
+    ] = ("tcp://{bind}:{port0}", "ipc://{dir}/router-frontend.sock")
     router_backend: Annotated[
         tuple[ZmqAddress, ...], _about(_NETWORK, "addresses where services wait for calls")
     ] = ("ipc://{dir}/router-backend.sock",)
@@ -155,10 +145,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     ] = ("/dev/ttyACM*",)
     dev_usb_ids: Annotated[
         tuple[UsbId, ...],
-        _about(
-            _DEVICES,
-            "USB devices whose serial ports are used too, whatever their names are",
-        ),
+        _about(_DEVICES, "USB devices whose serial ports are used too, whatever their names are"),
     ] = ("2341:8037",)
     dev_ports_denied: Annotated[
         tuple[PortGlob, ...],
@@ -228,10 +215,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     ] = "auto"
     log_frontend: Annotated[
         tuple[ZmqAddress, ...], _about(_LOG, "addresses where the log is published")
-    ] = (
-        "tcp://{bind}:{port1}",
-        "ipc://{dir}/log-frontend.sock",
-    )
+    ] = ("tcp://{bind}:{port1}", "ipc://{dir}/log-frontend.sock")
     log_backend: Annotated[
         tuple[ZmqAddress, ...], _about(_LOG, "addresses where other processes submit log events")
     ] = ("ipc://{dir}/log-backend.sock",)

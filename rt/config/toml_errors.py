@@ -72,10 +72,6 @@ def _bad_name(bad: _BadLine) -> str:
     )
 
 
-def _unclosed_text(_bad: _BadLine) -> str:
-    return "the closing quote is missing"
-
-
 def _trailing_text(bad: _BadLine) -> str:
     if not bad.equals or not bad.value[:1].isdigit():
         return ""
@@ -94,8 +90,8 @@ _EXPLANATIONS: Mapping[str, Callable[[_BadLine], str]] = MappingProxyType(
         "Invalid value": _bad_value,
         "Expected '=' after a key": _bad_name,
         "Invalid initial character for a key part": _bad_name,
-        "Unterminated string": _unclosed_text,
-        "Illegal character '\\n'": _unclosed_text,
+        "Unterminated string": lambda _bad: "the closing quote is missing",
+        "Illegal character '\\n'": lambda _bad: "the closing quote is missing",
         "Expected newline or end of document": _trailing_text,
     }
 )

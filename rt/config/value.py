@@ -12,14 +12,13 @@ import msgspec
 from rt.config.option import OPTIONS, Option
 from rt.config.options import UID_END
 from rt.errors import ConfigError
-from rt.text import nearest, quote
+from rt.text import nearest, quote, shown
 
 # One NAME:VALUE of a list; a name may contain commas and colons, such as a pattern.
 _PAIR = re.compile(r"\s*(?P<name>.+?)\s*:\s*(?P<value>[^:,\s]+)\s*(?:[,\n]|$)")
 PATTERN_MAX = 256
 """Maximum length of a pattern in exec_timeout; each change of the options compiles it."""
 
-_SHOWN_CHARACTERS = 100
 _NEAR = 0.6
 
 
@@ -70,7 +69,7 @@ def check_entry(option: Option, key: str, raw: object, place: str, *, text: bool
     value = _checked(option, raw, place, label, text=text)
     if option.name == "dev_name" and int(value) >= UID_END:
         raise ConfigError(
-            f"{place}: {label} = {_shown(raw)} is too large for a UID;"
+            f"{place}: {label} = {shown(raw)} is too large for a UID;"
             " `rt devices` shows the UIDs of devices",
             option=option.name,
         )
@@ -115,8 +114,7 @@ def parse_pairs(option: Option, raw: object, place: str) -> dict[str, str]:
             if not place.startswith(("RT_", "--", "rt config")):
                 form = f"a table; write a line [{option.name}] and below it NAME = VALUE, or {form}"
             raise ConfigError(
-                f"{place}: {option.name} = {_shown(part)} is not {form}",
-                option=option.name,
+                f"{place}: {option.name} = {shown(part)} is not {form}", option=option.name
             )
     return found
 
@@ -140,7 +138,7 @@ def _bad(option: Option, raw: object, place: str, label: str) -> ConfigError:
     elif option.name == "bind" and isinstance(raw, str) and ":" in raw:
         hint = "; give the host only, port_base sets the ports"
     return ConfigError(
-        f"{place}: {label} = {_shown(raw)} is not {option.allowed}{hint}", option=option.name
+        f"{place}: {label} = {shown(raw)} is not {option.allowed}{hint}", option=option.name
     )
 
 
@@ -156,10 +154,3 @@ def _number_in_quotes(option: Option, raw: object, place: str) -> bool:
     except msgspec.ValidationError:
         return False
     return True
-
-
-def _shown(raw: object) -> str:
-    if isinstance(raw, bool):
-        return str(raw).lower()
-    text = repr(list(raw) if isinstance(raw, tuple) else raw)
-    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[: _SHOWN_CHARACTERS - 3]}..."

@@ -52,22 +52,15 @@ def code(environment: Environment) -> Result:
     except (ValueError, OSError) as error:
         return fail(f"{path}: {error}", "save the file as UTF-8 text that rt can read")
     # The code is not run, so names that are bound conditionally or by an import count too.
-    bound = {
-        node.name
-        for node in ast.walk(tree)
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-    }
-    bound |= {
-        alias.asname or alias.name
-        for node in ast.walk(tree)
-        if isinstance(node, ast.ImportFrom)
-        for alias in node.names
-    }
-    bound |= {
-        node.id
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
-    }
+    bound: set[str] = set()
+    for node in ast.walk(tree):
+        match node:
+            case ast.FunctionDef(name=bound_name) | ast.AsyncFunctionDef(name=bound_name):
+                bound.add(bound_name)
+            case ast.Name(id=bound_name, ctx=ast.Store()):
+                bound.add(bound_name)
+            case ast.ImportFrom(names=aliases):
+                bound.update(alias.asname or alias.name for alias in aliases)
     missing = [
         name
         for name in ("teleop_main", "autonomous_main")

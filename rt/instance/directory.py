@@ -95,9 +95,7 @@ class Instance:
         if not _NAME.fullmatch(name):
             allowed = "1 to 32 of A-Z a-z 0-9 _ . - without a leading dot"
             raise ConfigError(
-                f"invalid instance name {name!r}; use {allowed}",
-                name=name,
-                allowed=allowed,
+                f"invalid instance name {name!r}; use {allowed}", name=name, allowed=allowed
             )
         directory = _base(os.environ if env is None else env) / name
         length = len(os.fsencode(directory))
@@ -377,8 +375,7 @@ def _make_private(directory: Path) -> None:
         directory.chmod(0o700)
     except FileExistsError:
         raise ConfigError(
-            f"{directory} or its parent is not a directory; remove it",
-            directory=str(directory),
+            f"{directory} or its parent is not a directory; remove it", directory=str(directory)
         ) from None
     except FileNotFoundError as error:
         if base.is_dir():

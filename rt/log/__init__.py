@@ -33,7 +33,6 @@ Listener = Callable[[Mapping[str, Any]], None]
 """Receives each event in its thread; must not block, raise, log or change the event."""
 
 _listeners: list[Listener] = []
-_bound: ContextVar[Mapping[str, Any] | None] = ContextVar("log context", default=None)
 _source: ContextVar[str] = ContextVar("log source", default="")
 _source_throttle = SourceThrottle()
 
@@ -70,8 +69,8 @@ def _settings() -> _Settings:
 
 
 def _complete(_logger: object, level: str, event: Event) -> Event:
-    """Add the context of the task and of the process, the level, the time, and the exception."""
-    event = {**(_bound.get() or {}), **_settings().context, **event}
+    """Add the context of the process, the level, the time, and the exception."""
+    event = {**_settings().context, **event}
     event["level"] = level
     event["timestamp"] = now()
     if "exc_info" in event:
@@ -124,14 +123,9 @@ def get_logger(min_level: str = "debug", /, **context: Any) -> Logger:
     return logger.bind() if structlog.is_configured() else logger
 
 
-@contextlib.contextmanager
-def bound(**context: Any) -> Iterator[None]:
+def bound(**context: Any) -> contextlib.AbstractContextManager[None]:
     """Add ``context`` to the events that this task and tasks it starts log within the block."""
-    token = _bound.set({**(_bound.get() or {}), **context})
-    try:
-        yield
-    finally:
-        _bound.reset(token)
+    return structlog.contextvars.bound_contextvars(**context)
 
 
 def bind_source(source: str) -> None:
@@ -194,7 +188,7 @@ def configure(
     writer = writer_to(target, lambda count: _line({**context, **dropped_lines(count)}, render))
     _current = _Settings(context, LEVELS[level], LEVELS[listener_level or level], render, writer)
     structlog.configure(
-        processors=[_complete, _limit_source],
+        processors=[structlog.contextvars.merge_contextvars, _complete, _limit_source],
         wrapper_class=structlog.make_filtering_bound_logger(
             min(_current.level, _current.listener_level)
         ),

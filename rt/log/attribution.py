@@ -23,22 +23,8 @@ NEWEST: Final = 1.0
 
 _OWN: Final = ("instance", "child", "pid", "stream", "via", SEQUENCE, CLOCK_MOVED)
 """Fields that only the receiver of an event sets."""
-_PARTS: Final = frozenset(
-    {
-        "root",
-        "log",
-        "broker",
-        "device",
-        "executor",
-        "emulator",
-        "brake",
-        "lint",
-        "call",
-        "supervisor",
-        "rt",
-        "",
-    }
-)
+_PROCESSES: Final = {"root", "log", "broker", "device", "executor", "brake"}
+_PARTS: Final = {*_PROCESSES, "emulator", "lint", "call", "supervisor", "rt", ""}
 
 
 def from_child(
@@ -61,14 +47,9 @@ def from_child(
 def from_stream(
     line: str, child: str, stream: str, pid: int | None = None, app: str = ""
 ) -> dict[str, Any]:
-    """Return an event for a line that a child wrote to stdout or stderr.
+    """Return an event for a line that a child wrote to a stream, ``stdout`` or ``stderr``.
 
-    Args:
-        line: Any text.
-        child: Name of the child.
-        stream: ``stdout`` or ``stderr``.
-        pid: Process id, if known.
-        app: Part of the robot; by default the name of the child.
+    The other arguments are those of `from_child`.
     """
     return {"event": line, "level": "info", **_origin(child, pid, app), "stream": stream}
 

@@ -13,15 +13,7 @@ from rt.log.lean import structlog
 from rt.protocol import exception
 
 _HIDDEN = ("app", "pid", "instance", "source", "clock", "process")
-_BIDIRECTIONAL = (
-    0x61C,
-    0x200E,
-    0x200F,
-    0x2028,
-    0x2029,
-    *range(0x202A, 0x202F),
-    *range(0x2066, 0x206A),
-)
+_BIDIRECTIONAL = (0x61C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A))
 """Line separators, and characters that change the direction of text."""
 _BELOW = {
     **dict.fromkeys([*range(32), *range(127, 160), *_BIDIRECTIONAL], "\N{REPLACEMENT CHARACTER}"),

@@ -30,12 +30,7 @@ os.register_at_fork(after_in_child=_unlock_all)
 
 def dropped_lines(count: int) -> dict[str, Any]:
     """Return the event that reports a number of dropped lines."""
-    return {
-        "event": "log lines dropped",
-        "level": "warning",
-        "dropped": count,
-        "timestamp": now(),
-    }
+    return {"event": "log lines dropped", "level": "warning", "dropped": count, "timestamp": now()}
 
 
 def _note(count: int) -> bytes:

@@ -2,7 +2,6 @@
 
 import enum
 from collections.abc import Collection, Mapping
-from types import TracebackType
 from typing import Any, Self
 
 import zmq
@@ -10,7 +9,6 @@ import zmq
 from rt.errors import RemoteProtocolError
 from rt.logs.hub import QUEUE_EVENTS
 from rt.protocol import logevent
-from rt.transport.counters import Counters
 from rt.transport.monitor import parse_event
 from rt.transport.zmq_socket import Socket
 
@@ -45,7 +43,7 @@ _HEARTBEATS: Mapping[int, int | bytes] = {zmq.HEARTBEAT_IVL: 2000, zmq.HEARTBEAT
 
 
 class LogFeed:
-    """A subscription to a hub, which reconnects automatically. A context manager.
+    """A subscription to a hub from the beginning of its ``with`` block; it reconnects automatically.
 
     Args:
         address: Address at which the hub publishes.
@@ -63,38 +61,27 @@ class LogFeed:
         *,
         options: Mapping[int, int | bytes] | None = None,
     ) -> None:
-        self._address = address
-        self._levels = levels
         heartbeats = _HEARTBEATS if address.startswith("tcp:") else {}
-        self._options = {
-            **heartbeats,
-            zmq.RCVHWM: QUEUE_EVENTS,
-            zmq.MAXMSGSIZE: logevent.MAX_EVENT,
-            **(options or {}),
-        }
-        self._socket: Socket | None = None
-        self._monitor: Socket | None = None
-        self.counters = Counters()
+        self._socket = Socket(
+            zmq.SUB,
+            options={
+                **heartbeats,
+                zmq.RCVHWM: QUEUE_EVENTS,
+                zmq.MAXMSGSIZE: logevent.MAX_EVENT,
+                **(options or {}),
+            },
+        )
+        self.counters = self._socket.counters
+        for level in levels:
+            self._socket.subscribe(level.encode())
+        self._monitor = self._socket.monitor(sum(_CHANGES))
+        self._address = address
 
     def __enter__(self) -> Self:
-        self._socket = Socket(zmq.SUB, options=self._options)
-        self.counters = self._socket.counters
-        for level in self._levels:
-            self._socket.subscribe(level.encode())
-        events = 0
-        for event in _CHANGES:
-            events |= event
-        self._monitor = self._socket.monitor(events)
         self._socket.connect(self._address)
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
-        assert self._socket is not None
+    def __exit__(self, *_exception: object) -> None:
         self._socket.close()
 
     async def event(self) -> dict[str, Any]:
@@ -102,7 +89,6 @@ class LogFeed:
 
         A checkpoint; no event is lost if cancelled.
         """
-        assert self._socket is not None
         while True:
             frames = await self._socket.recv()
             if (event := self._decoded(frames)) is not None:
@@ -114,14 +100,12 @@ class LogFeed:
         Raises:
             trio.WouldBlock: There is none.
         """
-        assert self._socket is not None
         while True:
             if (event := self._decoded(self._socket.recv_nowait())) is not None:
                 return event
 
     async def change(self) -> ConnectionChange:
         """Return the next change of the connection. A checkpoint."""
-        assert self._monitor is not None
         while True:
             change = _CHANGES.get(parse_event(await self._monitor.recv())[0])
             if change is not None:

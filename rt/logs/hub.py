@@ -159,10 +159,7 @@ class LogHub:
     async def _receive(self, inlet: Socket) -> None:
         refusals = Throttle(burst=1, interval=WARNING_INTERVAL, clock=trio.current_time)
         budget = Budget(
-            INWARD_EVENTS,
-            INWARD_BYTES,
-            trio.current_time(),
-            report_interval=WARNING_INTERVAL,
+            INWARD_EVENTS, INWARD_BYTES, trio.current_time(), report_interval=WARNING_INTERVAL
         )
         while True:
             frames = await inlet.recv()

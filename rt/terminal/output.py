@@ -9,8 +9,6 @@ from typing import Any
 import click
 import trio
 
-from rt.textformat.value import short_float
-
 
 class Output:
     """Lines on stdout. A slow reader does not block the event loop."""
@@ -30,11 +28,6 @@ class Output:
             with contextlib.suppress(OSError, ValueError, AttributeError):
                 await trio.lowlevel.wait_writable(sys.stdout.fileno())
             click.echo(text)
-
-
-def short(value: Any) -> Any:
-    """Return a value; a float with only the digits of the device's 4-byte float."""
-    return short_float(value) if isinstance(value, float) else value
 
 
 def jsonable(values: dict[str, Any]) -> dict[str, Any]:

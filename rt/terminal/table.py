@@ -5,8 +5,8 @@ not jump. A narrow terminal has no columns for the counters.
 """
 
 import math
-from collections.abc import Collection, Iterator, Mapping
-from itertools import count
+from collections.abc import Collection, Mapping
+from itertools import chain, count
 from typing import Any
 
 from rich import box
@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rt.buffer import BufferStore, DeviceBuffer
+from rt.buffer.device import Counters
 from rt.errors import BufferBusyError, DeviceBufferError
 
 PROBLEM_COUNTERS = ("bad", "dropped")
@@ -53,7 +54,6 @@ def device_rows(
     for uid, buffer in store.devices().items():
         if chosen and uid not in chosen:
             continue
-        counters = buffer.counters
         rows.append(
             {
                 "uid": str(uid),
@@ -66,15 +66,7 @@ def device_rows(
                 "interval": buffer.interval,
                 "received": buffer.received,
                 "sent": buffer.sent,
-                "frames_received": counters.frames_received,
-                "frames_sent": counters.frames_sent,
-                "bad_frames": counters.bad_frames,
-                "writes_sent": counters.writes_sent,
-                "writes_dropped": counters.writes_dropped,
-                "updates_dropped": counters.updates_dropped,
-                "errors_received": counters.errors_received,
-                "disables": counters.disables,
-                "connects": counters.connects,
+                **{name: getattr(buffer.counters, name) for name, *_ in Counters._fields_},
             }
         )
     return rows
@@ -177,16 +169,11 @@ def _hint(unnamed: list[dict[str, Any]], taken: Collection[str]) -> str:
     used = set(taken)
     for row in unnamed[:_HINTS_MAX]:
         base = f"my_{row['type']}".replace("-", "_")
-        name = next(each for each in _numbered(base) if each not in used)
+        numbered = (f"{base}_{number}" for number in count(2))
+        name = next(each for each in chain([base], numbered) if each not in used)
         used.add(name)
         lines.append(f'{name} = "{row["uid"]}"')
     return "\n".join(lines)
-
-
-def _numbered(name: str) -> Iterator[str]:
-    yield name
-    for number in count(2):
-        yield f"{name}_{number}"
 
 
 def _head(row: dict[str, Any]) -> Text:

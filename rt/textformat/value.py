@@ -113,7 +113,7 @@ def _check(param: Parameter, ctype: Any, value: object, *, limited: bool) -> Non
 
 def unpack_value(param: Parameter, data: bytes, *, limited: bool) -> Any:
     """Return the value of some bytes, or the bytes in hexadecimal if no value represents them."""
-    value = _shorten(packing.unpack_value(param, data))
+    value = shorten(packing.unpack_value(param, data))
     try:
         exact = pack_value(param, value, limited=limited) == data
     except TextFormatError:
@@ -121,9 +121,10 @@ def unpack_value(param: Parameter, data: bytes, *, limited: bool) -> Any:
     return value if exact else data.hex()
 
 
-def _shorten(value: Any) -> Any:
+def shorten(value: Any) -> Any:
+    """Return a value; floats, also in lists, with only the digits of the device's 4-byte float."""
     if isinstance(value, list):
-        return [_shorten(each) for each in value]
+        return [shorten(each) for each in value]
     return short_float(value) if isinstance(value, float) else value
 
 

@@ -79,7 +79,7 @@ INVALID_PARAMETERS = {
     ),
     "a limit beyond every number": (
         f'type = "float", upper = {"9" * 400}',
-        "…: the range of the type is -3.40",
+        "...: the range of the type is -3.40",
     ),
     "a fractional limit of an integer": (
         'type = "int8", lower = 0.5',

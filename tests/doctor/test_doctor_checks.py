@@ -15,7 +15,7 @@ import pytest
 from rt import doctor
 from rt.access.keyring import Keyring
 from rt.config import Config
-from rt.doctor import Environment, Finding, sockets
+from rt.doctor import Environment, Finding, network
 
 Look = Callable[..., Finding]
 
@@ -130,7 +130,7 @@ class TestAddresses:
         )
 
     def test_free_port_has_no_visible_owner(self, free_base: int) -> None:
-        assert sockets.owner_of("tcp", free_base) == "a process of another user"
+        assert network.owner_of("tcp", free_base) == "a process of another user"
 
 
 class TestKeys:
