@@ -27,8 +27,8 @@ def messages(tmp_path: Path, program: str, **modules: str) -> list[str]:
         (
             "Robot.get(motor, 'enc_pos')",
             (
-                "undefined name 'motor': device and parameter names are strings, so write it in quotes:"
-                " 'motor'"
+                "undefined name 'motor': device and parameter names are strings, so write it"
+                " in quotes: 'motor'"
             ),
         ),
         (
@@ -145,8 +145,8 @@ def test_unevaluated_annotation_needs_no_name(tmp_path: Path) -> None:
         (
             "x = = 1",
             (
-                "invalid syntax: look for a missing bracket, quote, comma or colon here and at the end"
-                " of the line above"
+                "invalid syntax: look for a missing bracket, quote, comma or colon here and at"
+                " the end of the line above"
             ),
         ),
     ],
