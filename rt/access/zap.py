@@ -4,13 +4,11 @@ pyzmq's handlers run in a thread or on asyncio, neither of which rt uses.
 """
 
 from collections.abc import Callable
-from typing import cast
 
-import trio
 import zmq
 from zmq.utils import z85
 
-from rt.transport.zmq_socket import FILE_DOMAIN
+from rt.transport.zmq_socket import FILE_DOMAIN, Socket
 
 ADDRESS = "inproc://zeromq.zap.01"
 _VERSION = b"1.0"
@@ -29,8 +27,7 @@ class ZapHandler:
         self, admit: Callable[[str, bytes], str | None], context: zmq.Context[zmq.Socket[bytes]]
     ) -> None:
         self._admit = admit
-        self._socket = context.socket(zmq.REP)
-        self._socket.linger = 0
+        self._socket = Socket(zmq.ROUTER, options={zmq.LINGER: 0}, context=context)
         self._socket.bind(ADDRESS)
 
     def close(self) -> None:
@@ -40,8 +37,8 @@ class ZapHandler:
     async def run(self) -> None:
         """Answer requests until cancelled."""
         while True:
-            self._socket.send_multipart(self._answer(await _receive(self._socket)))
-            await trio.lowlevel.checkpoint()
+            sender, delimiter, *request = await self._socket.recv()
+            self._socket.send_nowait((sender, delimiter, *self._answer(request)))
 
     def _answer(self, request: list[bytes]) -> list[bytes]:
         if request[2:3] == [FILE_DOMAIN] and request[5:6] == [b"NULL"]:
@@ -58,23 +55,3 @@ class ZapHandler:
         if station is None:
             return [_VERSION, number, b"400", b"unknown key", b"", b""]
         return [_VERSION, number, b"200", b"OK", station.encode(), b""]
-
-
-async def _receive(socket: "zmq.Socket[bytes]") -> list[bytes]:
-    """Wait for the next message of a REP socket, which `rt.remote.Socket` does not support.
-
-    A checkpoint, though not always one that yields. If cancelled, no message is lost. Only one task
-    may use the socket: a call of another task could consume the edge of its descriptor.
-
-    Raises:
-        zmq.ZMQError: The socket was closed.
-    """
-    await trio.lowlevel.checkpoint_if_cancelled()
-    while True:
-        try:
-            return socket.recv_multipart(zmq.DONTWAIT)
-        except zmq.Again:
-            # Reading EVENTS processes all pending events; only then does the descriptor signal
-            # later ones.
-            if not cast(int, socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
-                await trio.lowlevel.wait_readable(cast(int, socket.getsockopt(zmq.FD)))
