@@ -513,12 +513,11 @@ class Authenticator:
         Raises:
             ConfigError: The robot's key cannot be read or created.
         """
-        if self._robot is None:
-            self._robot = self.keyring.robot()
         if self._zap is None:
             # Imported here because most robots do not need it, and start-up time counts.
             from rt.access.zap import ZapHandler
 
+            self._robot = self.keyring.robot()
             self._zap = ZapHandler(self.admits, self._context)
             if self._nursery is not None:
                 self._nursery.start_soon(self._zap.run)

@@ -12,8 +12,7 @@ import zmq
 from rt.access.authenticator import curve_options
 from rt.access.bundle import Bundle
 from rt.errors import ConfigError, RemoteCallError
-from rt.transport.monitor import parse_event
-from rt.transport.zmq_socket import Socket
+from rt.transport.zmq_socket import Socket, parse_event
 
 TIMEOUT = 5.0
 """Default time limit, in s."""

@@ -47,6 +47,8 @@ class StationSide:
     Args:
         options: ZMQ options of each connection's socket.
         context: ZMQ context; by default the one of the process.
+
+    Attributes:
         on_gone: Called with the name of each peer that disconnects.
     """
 
@@ -57,9 +59,8 @@ class StationSide:
         options: Mapping[int, int | bytes],
         *,
         context: zmq.Context[zmq.Socket[bytes]] | None = None,
-        on_gone: Callable[[bytes], None] = lambda _: None,
     ) -> None:
-        self.on_gone = on_gone
+        self.on_gone: Callable[[bytes], None] = lambda _: None
         self._options = options
         self._context = context
         self._sockets: dict[bytes, Socket] = {}

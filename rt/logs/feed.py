@@ -9,8 +9,7 @@ import zmq
 from rt.errors import RemoteProtocolError
 from rt.logs.hub import QUEUE_EVENTS
 from rt.protocol import logevent
-from rt.transport.monitor import parse_event
-from rt.transport.zmq_socket import Socket
+from rt.transport.zmq_socket import Socket, parse_event
 
 
 class ConnectionChange(enum.Enum):

@@ -10,8 +10,9 @@ Invariant: received bytes only ever yield messages and errors. `FrameReader` kee
 
 import struct
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
+import msgspec
 from cobs import cobs
 
 from rt.errors import LocalProtocolError, RemoteProtocolError
@@ -32,11 +33,15 @@ from rt.protocol.message import (
     SubRes,
 )
 
+Codec: TypeAlias = tuple[Callable[[Any], bytes], Callable[[bytes], Message]]
+"""Functions that encode and decode the payload of a message."""
+
 DELIMITER: Final = b"\0"
 MAX_PAYLOAD: Final = 255
 MAX_FRAME: Final = MAX_PAYLOAD + 3 + 2
 """The longest frame (bytes) without delimiter: header, payload, checksum and COBS overhead."""
 
+_EMPTY: Final = struct.Struct("<")
 _U8: Final = struct.Struct("<B")
 _U16: Final = struct.Struct("<H")
 _SUB_REQ: Final = struct.Struct("<HH")
@@ -169,31 +174,26 @@ def _read_values(kind: type[DevWrite] | type[DevData], payload: bytes) -> DevWri
     return kind(params, payload[2:])
 
 
-def _read_empty(kind: type[Ping] | type[DevDisable], payload: bytes) -> Ping | DevDisable:
-    if payload:
-        raise struct.error
-    return kind()
+def _codec(kind: type[Message], layout: struct.Struct) -> Codec:
+    """Return the codec of a message whose payload is its fields."""
+    return (
+        lambda message: layout.pack(*msgspec.structs.astuple(message)),
+        lambda payload: kind(*layout.unpack(payload)),
+    )
 
 
-_PAYLOADS: Final[dict[type[Message], tuple[Callable[[Any], bytes], Callable[[bytes], Message]]]] = {
-    Ping: (lambda _: b"", lambda payload: _read_empty(Ping, payload)),
-    SubReq: (
-        lambda message: _SUB_REQ.pack(message.params, message.interval),
-        lambda payload: SubReq(*_SUB_REQ.unpack(payload)),
-    ),
+_PAYLOADS: Final[dict[type[Message], Codec]] = {
+    Ping: _codec(Ping, _EMPTY),
+    SubReq: _codec(SubReq, _SUB_REQ),
     SubRes: (_write_sub_res, _read_sub_res),
-    DevRead: (
-        lambda message: _U16.pack(message.params),
-        lambda payload: DevRead(*_U16.unpack(payload)),
-    ),
+    DevRead: _codec(DevRead, _U16),
     DevWrite: (_write_values, lambda payload: _read_values(DevWrite, payload)),
     DevData: (_write_values, lambda payload: _read_values(DevData, payload)),
-    DevDisable: (lambda _: b"", lambda payload: _read_empty(DevDisable, payload)),
-    HbReq: (lambda message: _U8.pack(message.id), lambda payload: HbReq(*_U8.unpack(payload))),
-    HbRes: (lambda message: _U8.pack(message.id), lambda payload: HbRes(*_U8.unpack(payload))),
-    Error: (lambda message: _U8.pack(message.code), lambda payload: Error(*_U8.unpack(payload))),
+    DevDisable: _codec(DevDisable, _EMPTY),
+    HbReq: _codec(HbReq, _U8),
+    HbRes: _codec(HbRes, _U8),
+    Error: _codec(Error, _U8),
 }
-"""The functions that encode and decode the payload of each message."""
 
 _WRITERS: Final = {kind: (number, _PAYLOADS[kind][0]) for number, kind in MESSAGES.items()}
 _READERS: Final = {int(number): _PAYLOADS[kind][1] for number, kind in MESSAGES.items()}

@@ -151,9 +151,7 @@ def decode(frames: Sequence[bytes]) -> dict[str, Any]:
         RemoteProtocolError: The frames are not an event, or it is too long.
     """
     if len(frames) != 2:
-        raise RemoteProtocolError(
-            f"not a log event: expected 2 frames, got {len(frames)}", reason="frames"
-        )
+        raise _refusal(f"expected 2 frames, got {len(frames)}", "frames")
     topic, payload = frames
     if len(payload) > MAX_EVENT:
         raise RemoteProtocolError(
@@ -162,27 +160,25 @@ def decode(frames: Sequence[bytes]) -> dict[str, Any]:
         )
     message = rpc.decode(payload)
     if not isinstance(message, rpc.Notification) or len(message.params) != 1:
-        raise RemoteProtocolError(
-            "not a log event: expected a notification with one argument", reason="envelope"
-        )
+        raise _refusal("expected a notification with one argument", "envelope")
     if message.method not in LEVELS or topic != message.method.encode():
-        raise RemoteProtocolError(
-            "not a log event: topic and method must be the same level", reason="level"
-        )
+        raise _refusal("topic and method must be the same level", "level")
     (event,) = message.params
     if not isinstance(event, dict) or not all(isinstance(key, str) for key in event):
-        raise RemoteProtocolError("not a log event: expected a map with text keys", reason="event")
+        raise _refusal("expected a map with text keys", "event")
     if (
         not isinstance(event.get("event"), str)
         or event.get("level", message.method) != message.method
     ):
-        raise RemoteProtocolError("not a log event: no sentence, or another level", reason="event")
+        raise _refusal("no sentence, or another level", "event")
     if not is_timestamp(event.get("timestamp", "1970-01-01T00:00:00Z")):
-        raise RemoteProtocolError(
-            "not a log event: its timestamp is not ISO 8601 in UTC", reason="timestamp"
-        )
+        raise _refusal("its timestamp is not ISO 8601 in UTC", "timestamp")
     event["level"] = message.method
     return event
+
+
+def _refusal(problem: str, reason: str) -> RemoteProtocolError:
+    return RemoteProtocolError(f"not a log event: {problem}", reason=reason)
 
 
 def is_timestamp(value: object) -> bool:

@@ -109,16 +109,11 @@ def _refuse_extension(code: int, _data: memoryview) -> NoReturn:
     raise ValueError(f"extension type {code} is not allowed")
 
 
-class _RawRequest(msgspec.Struct, array_like=True, tag=0, frozen=True, forbid_unknown_fields=True):
-    id: CallId
-    method: Method
+class _RawRequest(Request, tag=0, frozen=True):
     params: RawParams
 
 
-class _RawNotification(
-    msgspec.Struct, array_like=True, tag=2, frozen=True, forbid_unknown_fields=True
-):
-    method: Method
+class _RawNotification(Notification, tag=2, frozen=True):
     params: RawParams
 
 

@@ -19,6 +19,7 @@ import contextlib
 import errno
 import os
 import secrets
+import struct
 import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -71,6 +72,7 @@ _NOWAIT = int(zmq.DONTWAIT)
 _NOWAIT_MORE = int(zmq.DONTWAIT | zmq.SNDMORE)
 
 
+_MONITOR_EVENT = struct.Struct("=Hi")
 _FILE = "ipc://"
 FILE_DOMAIN = b"file"
 """ZAP domain of socket files that are bound after CURVE was enabled.
@@ -282,7 +284,7 @@ class Socket:
         It is closed with this socket.
 
         Args:
-            events: Mask of `zmq.Event`; `rt.transport.monitor` parses the messages.
+            events: Mask of `zmq.Event`; `parse_event` parses the messages.
         """
         address = f"inproc://rt-monitor-{secrets.token_hex(8)}"
         self._socket.monitor(address, events)
@@ -469,6 +471,15 @@ class Socket:
         return cast(int, self._socket.getsockopt(option))
 
 
+def parse_event(frames: Sequence[bytes]) -> tuple[int, int]:
+    """Return the `zmq.Event` of a message from a monitor, and its value; zmq_socket_monitor(3).
+
+    pyzmq's own parser imports asyncio.
+    """
+    event, value = _MONITOR_EVENT.unpack(frames[0])
+    return event, value
+
+
 def _source(part: zmq.Frame) -> int:
     try:
         return part.get(_SOURCE)
@@ -492,14 +503,6 @@ def _identity(part: zmq.Frame) -> str:
         return str(part.get("Identity"))
     except (zmq.ZMQError, UnicodeDecodeError):
         return ""
-
-
-async def terminate(context: zmq.Context[zmq.Socket[bytes]] | None = None) -> None:
-    """Terminate the ZMQ context after all sockets are closed, so that last messages are sent.
-
-    Waits for up to `LINGER` in a worker thread; a cancel takes effect afterwards.
-    """
-    await trio.to_thread.run_sync((context or zmq.Context.instance()).term)
 
 
 _bound: weakref.WeakSet[Socket] = weakref.WeakSet()
