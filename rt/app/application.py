@@ -191,20 +191,28 @@ class Application(TaskOwner):
             InstanceBusyError: The node's address is in use.
             TypeError, NameError: The signature of a route is invalid.
         """
-        if node is not None:
-            return await self._serve(handler, node, logger)
-        if self._serves:
-            raise RuntimeError(
-                f"{self.name}-service already exists; pass a node for another service"
-            )
-        self._serves = True
+        is_own = node is None
+        if node is None:
+            if self._serves:
+                raise RuntimeError(
+                    f"{self.name}-service already exists; pass a node for another service"
+                )
+            self._serves = True
+            node = self.make_service_node(f"{self.name}-service")
         try:
-            return await self._serve(
-                handler, self.make_service_node(f"{self.name}-service"), logger
+            service = Service(
+                node,
+                handler,
+                concurrency=self.config.service_workers,
+                logger=logger or self.logger,
+                threads=self.threads,
             )
+            await self.nursery.start(service.run)
         except BaseException:
-            self._serves = False  # it did not start, so the caller may try again
+            if is_own:
+                self._serves = False  # it did not start, so the caller may try again
             raise
+        return service
 
     def make_service_node(
         self, name: str, immediate: Mapping[str, Callable[[], None]] | None = None
@@ -318,14 +326,3 @@ class Application(TaskOwner):
             report_health, self.name, self.config.health_check_interval, self.slow_tasks
         )
         self.nursery.start_soon(report, name=f"health of {self.name}")
-
-    async def _serve(self, handler: Handler, node: Node, logger: log.Logger | None) -> Service:
-        service = Service(
-            node,
-            handler,
-            concurrency=self.config.service_workers,
-            logger=logger or self.logger,
-            threads=self.threads,
-        )
-        await self.nursery.start(service.run)
-        return service

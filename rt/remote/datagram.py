@@ -17,13 +17,11 @@ import trio
 from rt.access.peer import UdpSocket, mapped
 from rt.errors import ConfigError, LocalProtocolError
 from rt.remote.node import check_not_opened
-from rt.transport.address import bind_error
+from rt.transport.address import LOOPBACK, bind_error
 from rt.transport.counters import Counters
 
 MAX_DATAGRAM = 65_507
 """Maximum payload of a UDP datagram over IPv4, in bytes."""
-
-LOOPBACK = "127.0.0.1"
 
 _PAUSE = 0.05
 _IP_MULTICAST_ALL = 49  # linux/in.h; the socket module has no name for it
@@ -42,9 +40,16 @@ class DatagramNode:
         ttl: Time to live of multicast, 0 to 255; 0 stays on this machine, 1 on its networks.
         loopback: Whether receivers on this machine get multicast that is sent to a network.
 
+    Attributes:
+        kernel_socket: The bound socket as listed by the kernel, with the port to which it is bound
+            as `to_port`; None before the node is open.
+        routed: False, because datagrams do not pass a router.
+
     Raises:
         ConfigError: `ttl` is out of range.
     """
+
+    routed = False
 
     def __init__(
         self,
@@ -70,7 +75,7 @@ class DatagramNode:
         self._target = (host, port)
         self._unconnected = False
         self._filters_sources = False
-        self._kernel_socket: UdpSocket | None = None
+        self.kernel_socket: UdpSocket | None = None
 
     @classmethod
     def from_address(
@@ -97,11 +102,6 @@ class DatagramNode:
                 f"invalid datagram address: {address}; use udp://host:port (IPv4)", address=address
             )
         return cls(host, port, bind=bind, interface=interface, ttl=ttl, loopback=loopback)
-
-    @property
-    def routed(self) -> bool:
-        """False: datagrams do not pass a router."""
-        return False
 
     @property
     def display_address(self) -> str:
@@ -141,7 +141,7 @@ class DatagramNode:
         self._socket, self._plain = sock, plain
         if self._bind:
             host, self.port = sock.getsockname()
-            self._kernel_socket = UdpSocket(
+            self.kernel_socket = UdpSocket(
                 os.geteuid(), os.fstat(sock.fileno()).st_ino, mapped(host), self.port
             )
         return self
@@ -149,14 +149,6 @@ class DatagramNode:
     async def __aexit__(self, *_exc_info: object) -> None:
         if self._socket is not None:
             self._socket.close()
-
-    @property
-    def kernel_socket(self) -> UdpSocket | None:
-        """The bound socket as listed by the kernel; None before the node is open.
-
-        Its `to_port` is the port to which it is bound.
-        """
-        return self._kernel_socket
 
     async def post(self, peer: bytes, payload: bytes) -> None:
         """Send one datagram like `send`."""

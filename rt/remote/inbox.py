@@ -4,8 +4,9 @@ Invariant: peers take turns, and each has at most `PEER_MAX` calls here, so a pe
 calls delays only its own.
 """
 
+import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple, TypeAlias
 
 from rt.protocol import rpc
@@ -34,6 +35,11 @@ class Call(NamedTuple):
     message: Message
     route: Route
     payload: bytes = b""
+
+    @property
+    def key(self) -> tuple[bytes, int] | None:
+        """Identification of a request among all peers; None for a notification."""
+        return (self.peer, self.message.id) if isinstance(self.message, rpc.Request) else None
 
 
 class Inbox:
@@ -75,14 +81,12 @@ class Inbox:
         self._length -= 1
         return call
 
-    def remove(self, unwanted: Iterable[Call]) -> None:
-        """Remove calls, which are compared by identity."""
-        identities = set(map(id, unwanted))
-        if not identities:
-            return
-        remaining = {
-            peer: deque(each for each in calls if id(each) not in identities)
-            for peer, calls in self._of_peer.items()
-        }
-        self._of_peer = {peer: calls for peer, calls in remaining.items() if calls}
-        self._length = sum(map(len, self._of_peer.values()))
+    def remove(self, is_unwanted: Callable[[Call], bool]) -> list[Call]:
+        """Remove and return the calls that meet a condition."""
+        removed = list(filter(is_unwanted, self))
+        if removed:
+            kept = list(itertools.filterfalse(is_unwanted, self))
+            self._of_peer, self._length = {}, 0
+            for each in kept:
+                self.put(each)
+        return removed

@@ -9,7 +9,6 @@ disconnect, and only if it has announced that it understands them.
 
 import errno
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from types import MappingProxyType
 
 import trio
 import zmq
@@ -20,8 +19,7 @@ from rt.log.throttle import Throttle
 from rt.protocol import rpc
 from rt.remote.disconnects import Disconnects
 from rt.transport.counters import RouterCounters
-from rt.transport.monitor import parse_event
-from rt.transport.zmq_socket import Socket
+from rt.transport.zmq_socket import Socket, parse_event
 
 RETURN_TIME = 1.0
 """Time within which a peer with a self-chosen name may reconnect before it counts as gone, in s."""
@@ -46,10 +44,10 @@ class PeerTracker:
     Args:
         front: Socket of the clients.
         back: Socket of the services.
+        stations: Connections with a key, each of which has its own socket.
         services: Names of the known services, as keys.
         counters: Counters of the router.
         logger: Logger for events.
-        stations: Connections with a key, each of which has its own socket.
         public: Public names of the peers that connect with a secret identity.
         return_time: Time within which a peer with a self-chosen name may reconnect, in s.
 
@@ -61,12 +59,12 @@ class PeerTracker:
         self,
         front: Socket,
         back: Socket,
+        stations: StationSide,
         services: Mapping[bytes, object],
         counters: RouterCounters,
-        logger: log.Logger,
         *,
-        stations: StationSide | None = None,
-        public: Mapping[bytes, bytes] = MappingProxyType({}),
+        logger: log.Logger,
+        public: Mapping[bytes, bytes],
         return_time: float = RETURN_TIME,
     ) -> None:
         self.on_gone: Callable[[bytes], None] = lambda _: None
@@ -143,8 +141,7 @@ class PeerTracker:
         if services:
             for side, disconnects in self._disconnects.items():
                 self._send_gone(services, disconnects, side)
-            if self._stations is not None:
-                self._send_gone(services, self._stations, self._stations)
+            self._send_gone(services, self._stations, self._stations)
         self._notify_services([identity for identity in gone if identity.startswith(b"\0")])
         named = [identity for identity in gone if not identity.startswith(b"\0")]
         if named:
@@ -171,9 +168,8 @@ class PeerTracker:
             ask: Whether to probe for a connection that has not sent a message, by sending a hello.
                 Only for peers that have announced themselves: others do not expect a hello.
         """
-        if any(identity in disconnects for disconnects in self._disconnects.values()):
-            return True
-        if self._stations is not None and identity in self._stations:
+        sides: list[Iterable[bytes]] = [*self._disconnects.values(), self._stations]
+        if any(identity in side for side in sides):
             return True
         return ask and any(is_connected(identity, side) for side in self._disconnects)
 

@@ -168,10 +168,10 @@ class Router:
             peer_tracker = self._peer_tracker = PeerTracker(
                 front,
                 back,
+                stations,
                 self._services,
                 self.counters,
-                self._log,
-                stations=stations,
+                logger=self._log,
                 public=self._public,
                 return_time=self._return_time,
             )

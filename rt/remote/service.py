@@ -238,9 +238,7 @@ class Service:
 
     async def _refuse_overtaken(self, urgent: Route) -> None:
         """Refuse waiting calls that would start again what an urgent call stops."""
-        overtaken = [call for call in self._inbox if call.route.starts]
-        self._inbox.remove(overtaken)
-        for call in overtaken:
+        for call in self._inbox.remove(lambda call: call.route.starts):
             self.counters.refused += 1
             await self._refuse(call, f"{call.route.name} was refused: {urgent.name} overtook it")
         for waiting in list(self._starting):
@@ -266,38 +264,23 @@ class Service:
             and len(message.params) == 1
             and isinstance(message.params[0], int)
         ):
-            call_id = message.params[0]
-            running = self._running.get((peer, call_id))
-            if running is not None:
-                running.stop(_CANCELLED)
-            elif self._inbox:
-                await self._cancel_waiting(peer, call_id)
+            key = (peer, message.params[0])
+            if key in self._running:
+                self._running[key].stop(_CANCELLED)
+                return
+            for call in self._inbox.remove(lambda call: call.key == key):
+                self.counters.cancelled += 1
+                await self._refuse(call, f"{call.route.name} was stopped: {_CANCELLED}")
         # Only the router itself has an empty name.
         elif message.method == rpc.GONE and self.node.routed and not peer:
             gone = {each for each in message.params if isinstance(each, bytes)}
             for (caller, _), running in list(self._running.items()):
                 if caller in gone:
                     running.stop("its caller disconnected", caller_gone=True)
-            abandoned = [
-                call
-                for call in self._inbox
-                if call.peer in gone and isinstance(call.message, rpc.Request)
-            ]
-            self._inbox.remove(abandoned)
+            abandoned = self._inbox.remove(
+                lambda call: call.peer in gone and isinstance(call.message, rpc.Request)
+            )
             self.counters.cancelled += len(abandoned)
-
-    async def _cancel_waiting(self, peer: bytes, call_id: int) -> None:
-        """Remove and answer a cancelled call that has not started."""
-        for call in self._inbox:
-            if (
-                call.peer == peer
-                and isinstance(call.message, rpc.Request)
-                and call.message.id == call_id
-            ):
-                self._inbox.remove([call])
-                self.counters.cancelled += 1
-                await self._refuse(call, f"{call.route.name} was stopped: {_CANCELLED}")
-                return
 
     async def _serve_urgently(self, call: Call) -> None:
         try:
@@ -307,7 +290,7 @@ class Service:
 
     async def _serve_in_slot(self, call: Call) -> None:
         running = _Running()
-        key = (call.peer, call.message.id) if isinstance(call.message, rpc.Request) else None
+        key = call.key
         if key is not None:
             self._running[key] = running
         if call.route.starts:

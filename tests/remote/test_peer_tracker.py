@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
+from rt.access.stations import StationSide
 from rt.errors import DeviceError, RemoteCallError
 from rt.log import get_logger
 from rt.protocol import rpc
@@ -304,7 +305,9 @@ async def test_error_keeps_its_context_through_another_service(tmp_path: Path) -
 async def test_connection_numbers_of_the_two_sides_are_independent(tmp_path: Path) -> None:
     # The kernel reuses the number of a closed connection before the router has seen either event.
     with Socket(zmq.ROUTER) as front, Socket(zmq.ROUTER) as back:
-        tracker = PeerTracker(front, back, {}, RouterCounters(), get_logger())
+        tracker = PeerTracker(
+            front, back, StationSide({}), {}, RouterCounters(), logger=get_logger(), public={}
+        )
         assert tracker.disconnects_of(back).record(7, b"device-service") is None
         assert tracker.disconnects_of(front).record(7, b"caller") is None
         assert tracker.disconnects_of(back).remove([7]) == [b"device-service"]

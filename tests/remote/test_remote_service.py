@@ -343,3 +343,14 @@ async def test_failed_notifications_are_logged_once_a_second_with_a_count(
         await trio.sleep(1.5)
         serving._log_failure(call, serving._log.debug, "call failed", reason="garbage")
     assert [entry.get("suppressed") for entry in logs] == [None, 99]
+
+
+async def test_call_survives_a_hello_that_cannot_be_sent() -> None:
+    class Full(SocketNode):
+        async def post(self, _peer: bytes, payload: bytes) -> None:
+            if payload == rpc.HELLO_MESSAGE:
+                raise trio.TooSlowError
+
+    async with Client(Full(zmq.DEALER), address=ADDRESS) as client:
+        with pytest.raises(RemoteCallError, match="did not answer"):
+            await client.call.ping(timeout=20)
