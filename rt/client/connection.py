@@ -166,7 +166,7 @@ async def open_remote(config: Config, remote: RemoteTarget) -> AsyncIterator[Con
         ConfigError: The address is invalid.
     """
     await probe(remote.address, remote.bundle)
-    async with Application(_name(), config) as app:
+    async with Application(_name(), config, signals=False) as app:
 
         async def is_running() -> bool:
             try:

@@ -44,13 +44,14 @@ class EmulatedDevice:
             keeps it.
         sim_state: The simulation state shared with other devices of the same robot; a new one if
             None.
-        on_message: Called with every message that arrives.
+        on_message: Called with every message that arrives, before it takes effect.
         wave: Whether every sensor follows a `WaveSimulation`.
 
     Attributes:
         values: The current value of every parameter, by name.
         disabled: Whether the device was stopped, by DEV_DISABLE or a missing heartbeat, and not
             written to since.
+        on_message: As above.
 
     Raises:
         DeviceError: A value is for an unknown parameter, of a wrong type, or does not fit.
@@ -69,15 +70,11 @@ class EmulatedDevice:
         self.peripheral = peripheral
         self.uid = uid
         self.values: dict[str, Any] = {param.name: initial(param) for param in peripheral.params}
-        given = {
-            name: checked(peripheral.param(name), value) for name, value in (values or {}).items()
-        }
-        self.values.update(given)
-        self._fixed = {
-            name: value for name, value in given.items() if not peripheral.param(name).writeable
-        }
+        self._fixed: dict[str, Any] = {}
+        for name, value in (values or {}).items():
+            self.set(name, value)
         self.disabled = False
-        self._on_message = on_message
+        self.on_message = on_message
         self._readable = peripheral.readable
         self._writeable = peripheral.writeable
         self._simulations = simulations_for(peripheral, sim_state or SimState())
@@ -97,6 +94,17 @@ class EmulatedDevice:
         self._unanswered_since: float | None = None
         self._stop()
 
+    def set(self, name: str, value: Any) -> None:
+        """Set the value of a parameter; a sensor keeps it.
+
+        Raises:
+            DeviceError: The parameter is unknown, or the value does not fit its type.
+        """
+        param = self.peripheral.param(name)
+        self.values[name] = checked(param, value)
+        if not param.writeable:
+            self._fixed[name] = self.values[name]
+
     @property
     def next_due(self) -> float:
         """When `due` has to be called next, on the clock that it is given; may be infinite."""
@@ -106,8 +114,8 @@ class EmulatedDevice:
         """Handle a message, or the error of an unreadable frame, and return the answers."""
         if isinstance(item, RemoteProtocolError):
             return [Error(item.context.get("code", ErrorCode.GENERIC_ERROR))]
-        if self._on_message is not None:
-            self._on_message(item)
+        if self.on_message is not None:
+            self.on_message(item)
         self._step(now)
         try:
             return self._answer(item, now)

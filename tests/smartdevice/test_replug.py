@@ -122,7 +122,7 @@ async def test_unknown_device_is_logged_once_with_its_id(
 ) -> None:
     port = await robot.listen()
     unknown = Board(EmulatedDevice(make_board("polar-bear").device.peripheral, 99 << 72))
-    unknown.device._on_message = unknown.record
+    unknown.device.on_message = unknown.record
     with capture_logs() as events:
         for turn in range(1, 4):
             await robot.plug_tcp(unknown, port)

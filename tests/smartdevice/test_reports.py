@@ -70,7 +70,7 @@ async def test_forgotten_subscription_is_renewed_within_two_seconds(
     buffer = robot.buffer_of(board)
     with capture_logs() as events:
         board.device.reset()
-        board.device.values["pot0"] = board.device._fixed["pot0"] = 0.75
+        board.device.set("pot0", 0.75)
         start = trio.current_time()
         await board.receives(SubReq)
         assert trio.current_time() - start <= 2

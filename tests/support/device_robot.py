@@ -53,7 +53,7 @@ def make_board(name: str, number: int = 7, values: dict[str, Any] | None = None)
     peripheral = CATALOG[name]
     assert peripheral.device_id is not None
     board = Board(EmulatedDevice(peripheral, peripheral.device_id << 72 | number, values))
-    board.device._on_message = board.record
+    board.device.on_message = board.record
     return board
 
 

@@ -5,13 +5,12 @@ on its PATH.
 """
 
 import contextlib
-import json
+import itertools
 import math
 import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
@@ -27,21 +26,20 @@ from rt.client.device import LOCK_TIMEOUT
 from rt.emulator.lines import EmulatedDevice, connect_emulated, serve_pty
 from rt.instance import Instance
 from rt.instance.stale_files import ENV_DIRECTORY
-from rt.protocol import control
-from rt.protocol.control import NEUTRAL, GamepadState
+from rt.protocol.control import GamepadState
 from rt.protocol.message import DevDisable, DevWrite, Message
 from rt.protocol.uid import DeviceUID
-from rt.remote import Client, DatagramNode, SocketNode
+from rt.remote import Client, SocketNode
 from rt.terminal import table
+from rt.testing.gamepads import drive
+from rt.testing.log import RobotLog
+from rt.testing.start import reserved_ports
 
 CATALOG = catalog.load()
 BINARY = os.environ.get("RT_BINARY")
 COMMAND = (str(Path(BINARY).resolve()),) if BINARY else (sys.executable, "-P", "-m", "rt")
 PATIENCE = 40.0
 """Timeout (s) for anything that should happen soon. It is long because busy machines are slow."""
-
-WAITING = "waiting for the sticks to be at rest"
-"""The event of a robot that waits for the driver to release the sticks."""
 
 METHODS = {
     "broker-service": {
@@ -74,28 +72,12 @@ def uid_of(name: str, number: int = 1) -> int:
     return int(DeviceUID(device_id, 7, number))
 
 
-_reserved: list[socket.socket] = []
+_reserved = contextlib.ExitStack()
 
 
-def free_ports(count: int = 5) -> int:
-    """Return the first of ``count`` free consecutive ports, below the ephemeral range.
-
-    An abstract socket reserves them for this process among all that run tests.
-    """
-    while True:
-        base = 10000 + secrets.randbelow(4000) * count
-        reservation = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        try:
-            reservation.bind(f"\0rt-tests/ports/{base}")
-            for port in range(base, base + count):
-                for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
-                    with socket.socket(socket.AF_INET, kind) as probe:
-                        probe.bind(("127.0.0.1", port))
-        except OSError:
-            reservation.close()
-            continue
-        _reserved.append(reservation)
-        return base
+def free_ports() -> int:
+    """Reserve the ports of a robot for this process, and return the first."""
+    return _reserved.enter_context(reserved_ports())
 
 
 PROGRAM = """
@@ -159,19 +141,17 @@ class Device:
         return sum(isinstance(message, DevWrite) for message in self.messages[since:])
 
 
-class Robot:
+class Robot(RobotLog):
     """A robot: one `rt run`."""
 
     def __init__(self, folder: Path, nursery: trio.Nursery) -> None:
+        super().__init__(PATIENCE)
         self.folder = folder
         self.name = f"t{secrets.token_hex(4)}"
         self.port_base = free_ports()
         self.nursery = nursery
         self.process: trio.Process | None = None
-        self.log: list[dict[str, Any]] = []
-        self.rests = 0
         self.errors = b""
-        self._news = trio.Event()
         self.environment = {
             "XDG_RUNTIME_DIR": str(folder / "run"),
             "HOME": str(folder),
@@ -179,7 +159,9 @@ class Robot:
         }
         self.environment |= {"XDG_STATE_HOME": str(folder / "state")}
         if not BINARY:
-            self.environment |= {"PATH": os.environ["PATH"]}
+            # PYTHONPATH selects the copy of rt that is tested.
+            names = {"PATH", "PYTHONPATH"} & os.environ.keys()
+            self.environment |= {name: os.environ[name] for name in names}
         (folder / "run").mkdir(mode=0o700)
         (folder / "tmp").mkdir()
         (folder / "empty").mkdir()
@@ -217,11 +199,7 @@ class Robot:
         async for chunk in process.stdout:
             *lines, rest = (rest + chunk).split(b"\n")
             for line in lines:
-                with contextlib.suppress(ValueError):
-                    self.log.append(json.loads(line))
-                    self.rests += self.log[-1]["event"] == WAITING
-            self._news.set()
-            self._news = trio.Event()
+                self.add_line(line)
 
     async def _read_errors(self, process: trio.Process) -> None:
         assert process.stderr is not None
@@ -230,26 +208,17 @@ class Robot:
 
     async def logged(self, event: str, count: int = 1, **context: Any) -> dict[str, Any]:
         """Wait until the log has ``count`` matching events, and return the last one."""
-        with trio.move_on_after(PATIENCE):
-            while True:
-                found = [
-                    entry
-                    for entry in self.log
-                    if event in entry["event"] and context.items() <= entry.items()
-                ]
-                if len(found) >= count:
-                    return found[count - 1]
-                await self._news.wait()
-        lines = "\n".join(map(str, self.log))
-        raise AssertionError(
-            f"the robot never logged {event!r} {context}:\n{lines}\n{self.errors.decode()}"
-        )
+        try:
+            return await super().logged(event, count, **context)
+        except AssertionError as error:
+            lines = "\n".join(map(str, self.log))
+            raise AssertionError(f"{error}:\n{lines}\n{self.errors.decode()}") from None
 
     async def logged_one_of(self, *events: str) -> None:
         """Wait until the log has one of several events."""
         with trio.fail_after(PATIENCE):
             while not any(event in entry["event"] for entry in self.log for event in events):
-                await self._news.wait()
+                await self._changed.wait()
 
     async def command(self, verb: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a command of rt and wait for its exit."""
@@ -387,20 +356,9 @@ class Robot:
             await self.logged("device connected", uid=str(device.uid), count=since + 1)
 
     async def drive(self, *states: GamepadState) -> None:
-        """Send the states of gamepads repeatedly until cancelled, like a driver's station.
-
-        Like a driver, it releases the sticks at first, and whenever the robot waits for that.
-        """
-        node = DatagramNode.from_address(f"udp://127.0.0.1:{self.port_base + 2}", bind=False)
-        async with node:
-            answered = -1
-            while True:
-                for state in states:
-                    resting, answered = answered != self.rests, self.rests
-                    await node.send(
-                        b"", control.encode_gamepads({0: NEUTRAL if resting else state})
-                    )
-                    await trio.sleep(0.02)
+        """Send the states of gamepads in turn, again and again, until cancelled."""
+        turns = itertools.cycle(states)
+        await drive(self, self.port_base + 2, lambda: {0: next(turns)})
 
     def clean_up(self) -> None:
         """Kill the processes of the robot and remove its files, whatever its state is."""

@@ -287,7 +287,7 @@ async def test_team_code_sees_true_values_after_a_board_has_forgotten_its_subscr
         FAULTS[fault](device.emulated)
     for device, name, value in ((switch, "switch0", True), (motor, "enc_pos", 5.0)):
         await device.until(lambda message: isinstance(message, SubReq), heard[device])
-        device.emulated.values[name] = device.emulated._fixed[name] = value
+        device.emulated.set(name, value)
     await robot.logged("sees True 5.0")
     await robot.call("idle")
     nursery.cancel_scope.cancel()
