@@ -78,25 +78,24 @@ class Bundle(msgspec.Struct, frozen=True):
                 path=str(path),
             ) from None
         try:
-            found = cls(
+            return cls(
                 str(values["station"]),
                 curve_key(values["robot_public"]),
                 curve_key(values["public"]),
                 curve_key(values["secret"]),
                 datagram_key(values),
             )
-        except KeyError as error:
-            raise _invalid(path, f"{error.args[0]} is missing") from None
-        except ValueError as error:
-            raise _invalid(path, str(error)) from None
-        return found
+        except (KeyError, ValueError) as error:
+            raise ConfigError(
+                f"{path} is not a key bundle: {problem_of(error)}; "
+                "`rt keys new NAME` on the robot creates one",
+                path=str(path),
+            ) from None
 
 
-def _invalid(path: Path, reason: str) -> ConfigError:
-    return ConfigError(
-        f"{path} is not a key bundle: {reason}; `rt keys new NAME` on the robot creates one",
-        path=str(path),
-    )
+def problem_of(error: KeyError | ValueError) -> str:
+    """Describe a missing or invalid value of a key file."""
+    return f"{error.args[0]} is missing" if isinstance(error, KeyError) else str(error)
 
 
 def curve_key(value: object) -> str:

@@ -21,7 +21,7 @@ from typing import TypeAlias
 import msgspec
 
 from rt.access import key_files
-from rt.access.bundle import Bundle, curve_key, datagram_key
+from rt.access.bundle import Bundle, curve_key, datagram_key, problem_of
 from rt.errors import ConfigError
 from rt.protocol.signed import ID_BYTES, SECRET_BYTES, DatagramKey
 
@@ -219,15 +219,12 @@ class Keyring:
             return Station(
                 name, curve_key(values["public"]), datagram_key(values), str(values.get("made", ""))
             )
-        except KeyError as error:
-            reason = f"{error.args[0]} is missing"
-        except ValueError as error:
-            reason = str(error)
-        raise ConfigError(
-            f"{path} is not a station key: {reason}; "
-            f"run `rt keys revoke {name}` and `rt keys new {name}`",
-            path=str(path),
-        )
+        except (KeyError, ValueError) as error:
+            raise ConfigError(
+                f"{path} is not a station key: {problem_of(error)}; "
+                f"run `rt keys revoke {name}` and `rt keys new {name}`",
+                path=str(path),
+            ) from None
 
     def _scan(self) -> dict[str, _Stamp]:
         """Return the stamp of each file by name, and of the directory under an empty name."""

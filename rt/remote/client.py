@@ -7,6 +7,7 @@ can stop the method.
 """
 
 import contextlib
+import functools
 import math
 import secrets
 from collections.abc import Callable
@@ -45,7 +46,8 @@ class _OpenCall:
 class MethodProxy:
     """Remote methods as attributes and items.
 
-    For example `client.call.ping("1", address="device-service")` and `client.call["ping"](...)`.
+    For example `client.call.ping("1", address="device-service")` and `client.call["ping"](...)`,
+    with the arguments of `Client.issue_call`.
     """
 
     __slots__ = ("_client",)
@@ -59,17 +61,7 @@ class MethodProxy:
         return self[method]
 
     def __getitem__(self, method: str) -> Callable[..., Any]:
-        async def call(
-            *args: Any,
-            address: str | None = None,
-            notification: bool = False,
-            timeout: float | None = None,  # noqa: ASYNC109 - passed on to issue_call
-        ) -> Any:
-            return await self._client.issue_call(
-                method, *args, address=address, notification=notification, timeout=timeout
-            )
-
-        return call
+        return functools.partial(self._client.issue_call, method)
 
 
 class Client:
