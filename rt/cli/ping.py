@@ -5,7 +5,6 @@ answer. The time of this command's own call is not included.
 """
 
 import math
-from collections.abc import Sequence
 
 import click
 import trio
@@ -153,15 +152,9 @@ class RoundTrips:
             f"{self.requests} requests, {self.answers} answers, {loss:.4g}% loss",
         ]
         if self.answers:
-            times = "/".join(f"{each * 1000:.2f}" for each in self._statistics())
+            mean = self._sum / self.answers
+            deviation = math.sqrt(max(self._squares / self.answers - mean * mean, 0.0))
+            found = (self._least, mean, self._most, deviation)
+            times = "/".join(f"{each * 1000:.2f}" for each in found)
             lines.append(f"min/avg/max/mdev = {times} ms")
         return "\n".join(lines)
-
-    def _statistics(self) -> Sequence[float]:
-        mean = self._sum / self.answers
-        return (
-            self._least,
-            mean,
-            self._most,
-            math.sqrt(max(self._squares / self.answers - mean * mean, 0.0)),
-        )
