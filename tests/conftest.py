@@ -1,4 +1,4 @@
-"""What every test may use, and what every test has to leave behind: nothing."""
+"""Fixtures for all tests, which must leave nothing behind."""
 
 import gc
 import os
@@ -13,13 +13,13 @@ from hypothesis import HealthCheck, settings
 
 from rt.buffer.arena import Arena
 
-# How long an example takes says something of the machine, not of the program.
+# The duration of an example depends on the machine.
 settings.register_profile(
     "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("any machine")
 
-PLACES = {
+DIRECTORIES = {
     "XDG_RUNTIME_DIR": "run",
     "XDG_STATE_HOME": "state",
     "XDG_CONFIG_HOME": "config",
@@ -27,11 +27,11 @@ PLACES = {
     "XDG_CACHE_HOME": "cache",
     "HOME": "home",
 }
-MEANT_FOR_A_ROBOT = re.compile(
+ROBOT_VARIABLES = re.compile(
     r"RT_(?!BINARY$).*|NOTIFY_SOCKET|WATCHDOG_\w+|LISTEN_\w+|JOURNAL_STREAM|NO_COLOR"
     r"|(STATE|LOGS|RUNTIME|CONFIGURATION)_DIRECTORY|COVERAGE_PROCESS_START"
 )
-"""Variables of the shell or service in which the tests run that would change what a robot does."""
+"""Environment variables that would change the behaviour of a robot."""
 SHM = Path("/dev/shm")
 FDS = Path("/proc/self/fd")
 FEW = 20
@@ -39,14 +39,14 @@ FEW = 20
 
 @pytest.fixture(scope="session", autouse=True)
 def isolated() -> Iterator[None]:
-    """No test finds the robots, options, keys and logs of this machine's user, and all robots of the tests are gone in the end."""
+    """Isolate tests from the user's robots, options, keys and logs, and check for leftovers."""
     with (
         tempfile.TemporaryDirectory(prefix="rt-", dir="/tmp") as name,
         pytest.MonkeyPatch.context() as patch,
     ):
-        for variable in filter(MEANT_FOR_A_ROBOT.fullmatch, list(os.environ)):
+        for variable in filter(ROBOT_VARIABLES.fullmatch, list(os.environ)):
             patch.delenv(variable)
-        for variable, folder in PLACES.items():
+        for variable, folder in DIRECTORIES.items():
             place = Path(name) / folder
             place.mkdir(mode=0o700, exist_ok=True)
             patch.setenv(variable, str(place))
@@ -64,13 +64,13 @@ def arena() -> Iterator[Arena]:
 
 @pytest.fixture
 def prefix(arena: Arena) -> str:
-    """What the names of the shared memory begin with, in this process and in others."""
+    """The prefix of names of the shared memory, in this and other processes."""
     return f"/proc/{os.getpid()}/fd/{arena.fd}/"
 
 
 @pytest.fixture(autouse=True)
 def leaves_nothing_behind() -> Iterator[None]:
-    """No test leaves a child process, a file descriptor, a file in /dev/shm or a log that writes to its stream behind."""
+    """Check that a test leaves no child process, descriptor or file in /dev/shm behind."""
     before = set(map(str, FDS.iterdir()))
     yield
     structlog.reset_defaults()
@@ -82,8 +82,7 @@ def leaves_nothing_behind() -> Iterator[None]:
     except ChildProcessError:
         pid = None
     assert pid is None, "the test left a child process"
-    # A descriptor that the garbage collector has yet to close is none that a robot would run out
-    # of.
+    # Descriptors that only wait for the garbage collector are not leaks.
     left = [path for path in FDS.iterdir() if str(path) not in before and path.exists()]
     if len(left) >= FEW:
         gc.collect()

@@ -24,10 +24,16 @@ OLDER: dict[str, str] = CALLS | {
     "DeviceBufferError": "",
     "Buffer": "params get make_type open set transaction unlink write",
     "BufferStore": "catalog buffers stack shared get_or_open make_catalog",
-    "DeviceBuffer": "emit_dev_data emit_dev_rw emit_subscription get_read get_update get_write make_sub_res read update last_update last_write",
+    "DeviceBuffer": (
+        "emit_dev_data emit_dev_rw emit_subscription get_read get_update get_write make_sub_res "
+        "read update last_update last_write"
+    ),
     "DeviceUID": "device_id year random from_int",
     "NullDevice": "",
-    "Parameter": "name ctype id lower upper readable writeable subscribed clamp parse_ctype default platform_type",
+    "Parameter": (
+        "name ctype id lower upper readable writeable subscribed clamp parse_ctype default "
+        "platform_type"
+    ),
     "BaseStructure": "",
     "RuntimeBaseException": "",
     "SyncError": "",
@@ -36,10 +42,23 @@ OLDER: dict[str, str] = CALLS | {
     "PollingObserver": "patterns interval ports",
     "SmartDeviceObserver": "",
     "SmartDevice": "heartbeat",
-    "SmartDeviceClient": "reader writer buffer requests read_queue write_queue discover read subscribe",
-    "Broker": "ctx update_publisher client buffers uids get_option lint set_option button_params update_gamepads",
-    "SmartDeviceManager": "buffers observer devices poll_interval discovery_timeout disable heartbeat open_serial_devices open_virtual_devices read run_device ping",
-    "Application": "name options stack endpoints logger configure_loop executor make_buffer_manager make_client make_control_client make_control_service make_log_forwarder make_log_publisher make_log_subscriber make_router make_service make_update_client make_update_service report_health",
+    "SmartDeviceClient": (
+        "reader writer buffer requests read_queue write_queue discover read subscribe"
+    ),
+    "Broker": (
+        "ctx update_publisher client buffers uids get_option lint set_option button_params "
+        "update_gamepads"
+    ),
+    "SmartDeviceManager": (
+        "buffers observer devices poll_interval discovery_timeout disable heartbeat "
+        "open_serial_devices open_virtual_devices read run_device ping"
+    ),
+    "Application": (
+        "name options stack endpoints logger configure_loop executor make_buffer_manager "
+        "make_client make_control_client make_control_service make_log_forwarder "
+        "make_log_publisher make_log_subscriber make_router make_service make_update_client "
+        "make_update_service report_health"
+    ),
     "AsyncProcess": "start exited",
     "AsyncProcessType": "pid returncode wait terminate kill",
     "run_process": "",

@@ -1,4 +1,4 @@
-"""A whole robot for a test, and a look at what it leaves behind."""
+"""Fixtures: robots that must leave nothing behind; selection of cases."""
 
 import contextlib
 import os
@@ -11,15 +11,14 @@ import trio
 from support.robot import BINARY, Plug, Robot
 
 CASES = os.environ.get("SYSTEM_CASES", "first" if BINARY else "all")
-"""Which cases of each test here run: "first", the "others", or "all"."""
+"""The cases of each test to run: "first", the "others", or "all"."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the cases that are not asked for.
+    """Deselect the cases that `CASES` excludes.
 
     The cases of a test differ in what team code does and not in how rt is started, so that each
-    runs either from source or against the executable in CI. Of tests that are marked `every_case`
-    all run.
+    runs either from source or against the executable in CI. Tests marked `every_case` run all.
     """
     if CASES == "all":
         return
@@ -38,7 +37,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @contextlib.asynccontextmanager
-async def _standing(nursery: trio.Nursery) -> AsyncIterator[Robot]:
+async def _new_robot(nursery: trio.Nursery) -> AsyncIterator[Robot]:
     folder = Path(tempfile.mkdtemp(prefix="rt-"))
     robot = Robot(folder, nursery)
     try:
@@ -53,15 +52,15 @@ async def _standing(nursery: trio.Nursery) -> AsyncIterator[Robot]:
 
 @pytest.fixture
 async def robot(nursery: trio.Nursery) -> AsyncIterator[Robot]:
-    """A robot that is not started; whatever of it is left in the end is a failure."""
-    async with _standing(nursery) as robot:
+    """A robot that is not started. It must leave nothing behind."""
+    async with _new_robot(nursery) as robot:
         yield robot
 
 
 @pytest.fixture
 async def neighbour(nursery: trio.Nursery) -> AsyncIterator[Robot]:
     """Another robot on the same machine."""
-    async with _standing(nursery) as robot:
+    async with _new_robot(nursery) as robot:
         yield robot
 
 

@@ -1,7 +1,7 @@
-"""Every fault of a process of the robot while a board moves, with what may be asked right after it: the board stops in time.
+"""The board stops in time after each process fault, whatever action follows.
 
 BRAKE_ROUNDS=N runs all cells N times and writes each outcome to the file BRAKE_RESULTS, with the
-log of a late one to BRAKE_RESULTS.late; `just brake` makes the table of docs/safety.md of it.
+log of a late one to BRAKE_RESULTS.late. `just brake` updates docs/safety.md from them.
 """
 
 import json
@@ -42,8 +42,8 @@ async def test_board_stops_in_time_and_stays_stopped(cell: Cell) -> None:
                 async with await trio.open_file(f"{RESULTS}.late", "a") as file:
                     await file.write(json.dumps([cell, outcome]) + "\n")
         else:
-            # A machine that did not run this process in time did not run the robot's either: a
-            # fault of rt comes again.
+            # If the machine delayed this process, it also delayed the robot; a fault of rt would
+            # happen again.
             tries = [outcome]
             while tries[-1].is_late(BOUNDS[cell.fault]) and len(tries) < TRIES:
                 tries.append(await brake_cells.run(cell))

@@ -1,7 +1,8 @@
-"""A function in a process of its own, by the executable that a robot is."""
+"""`CallableProcess` in the executable."""
 
 import json
 import signal
+import socket
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from support.supervised import assert_no_children, wait_until_exited
 
 from rt.process.call import CallSettings
 from rt.process.command import CommandProcess
-from rt.process.lifeline import LIFELINE
+from rt.process.lifeline import LIFELINE, open_lifeline
 
 pytestmark = [pytest.mark.system, pytest.mark.every_case]
 
@@ -51,14 +52,14 @@ def process(folder: Path, function: str, *args: object) -> tuple[CommandProcess,
     )
     lines = Lines()
     command = [*COMMAND, "_child", "call", LIFELINE]
-    # An executable that is killed leaves behind what it has unpacked.
+    # A killed executable leaves its unpacked files behind.
     env = {"TMPDIR": str(folder)}
     return CommandProcess(
         command, message=settings.encode(), name=function, env=env, on_line=lines
     ), lines
 
 
-async def test_it_runs_with_its_types_and_ends_with_its_code(tmp_path: Path) -> None:
+async def test_function_receives_types_and_its_status_is_returned(tmp_path: Path) -> None:
     with trio.fail_after(PATIENCE):
         child, lines = process(tmp_path, "tell", {"x": 1.5})
         await child.start()
@@ -77,7 +78,7 @@ async def test_it_runs_with_its_types_and_ends_with_its_code(tmp_path: Path) -> 
     assert_no_children()
 
 
-async def test_it_ends_when_it_is_asked_to(tmp_path: Path) -> None:
+async def test_sigterm_ends_the_function(tmp_path: Path) -> None:
     child, lines = process(tmp_path, "stay")
     with trio.fail_after(PATIENCE):
         async with child, trio.open_nursery() as nursery:
@@ -88,7 +89,7 @@ async def test_it_ends_when_it_is_asked_to(tmp_path: Path) -> None:
     assert_no_children()
 
 
-async def test_an_async_one_ends_in_order_also_when_every_signal_comes_twice(
+async def test_async_function_stops_in_order_after_repeated_signals(
     tmp_path: Path,
 ) -> None:
     child, lines = process(tmp_path, "in_order")
@@ -101,12 +102,22 @@ async def test_an_async_one_ends_in_order_also_when_every_signal_comes_twice(
     assert lines.all[-1] == "ended in order"
 
 
-async def test_it_ends_with_its_lifeline(tmp_path: Path) -> None:
+async def test_function_ends_when_its_lifeline_closes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lifelines: list[socket.socket] = []
+
+    def open_and_record(message: bytes | None) -> tuple[socket.socket, socket.socket]:
+        ours, theirs = open_lifeline(message)
+        lifelines.append(ours)
+        return ours, theirs
+
+    monkeypatch.setattr("rt.process.spawn.open_lifeline", open_and_record)
     child, lines = process(tmp_path, "stay")
     with trio.fail_after(PATIENCE):
         async with child, trio.open_nursery() as nursery:
             nursery.start_soon(child.wait)
             pid = int(await lines.said("staying"))
-            child._stack.close()
+            lifelines[0].close()
             await wait_until_exited(pid)
     assert child.returncode in (-signal.SIGKILL, 128 + signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""What a person at a shell can find out about calls, and what he is told when one is wrong."""
+"""Help, completion and errors of `rt call`."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ pytestmark = pytest.mark.system
 
 
 async def complete(robot: Robot, *words: str) -> list[str]:
-    """What the Tab key offers after these words, the last of which has just been begun; nothing else is said."""
+    """Return the completions of the last word; nothing else may be printed."""
     with trio.fail_after(PATIENCE):
         command = robot.arguments("")[:-3]
         done = await trio.run_process(
@@ -31,7 +31,7 @@ async def complete(robot: Robot, *words: str) -> list[str]:
     return [line.partition(",")[2] for line in done.stdout.decode().splitlines()]
 
 
-async def test_the_methods_of_a_running_robot_explain_themselves(robot: Robot) -> None:
+async def test_call_help_describes_methods_of_the_running_robot(robot: Robot) -> None:
     await robot.start()
     listed = (await robot.command("call", "--list")).stdout.splitlines()
     assert [line for line in listed if line.endswith("-service")] == [
@@ -40,7 +40,7 @@ async def test_the_methods_of_a_running_robot_explain_themselves(robot: Robot) -
         "executor-service",
     ]
     assert "  teleop() -> str | None" in listed
-    assert "      Begin teleop: teleop_setup once, then teleop_main at its period." in listed
+    assert "      Begin teleop: call teleop_setup once, then teleop_main at its period." in listed
     assert (await robot.command("call")).stdout.splitlines() == listed
     only = (await robot.command("call", "--list", "--service", "device")).stdout.splitlines()
     assert only[0] == "device-service"
@@ -53,17 +53,16 @@ async def test_the_methods_of_a_running_robot_explain_themselves(robot: Robot) -
     assert "[default: None]" in told
 
 
-async def test_a_call_that_cannot_be_made_says_at_once_what_to_do(robot: Robot) -> None:
-    # One of each who refuses: the command, the router, the service; the sentences are in
-    # cli/test_methods.py.
+async def test_impossible_call_names_the_remedy_at_once(robot: Robot) -> None:
+    # One refusal each of the command, the router and the service; cli/test_methods.py has the
+    # messages.
     done = await robot.command("call", "teleop", "--help")
     assert done.returncode == 1
     assert "no robot runs as" in done.stderr
     await robot.start()
 
     async def refused(*arguments: str) -> str:
-        # The time that the call may take is longer than the test's patience: an answer has to come
-        # at once.
+        # The call's time limit is longer than the test's, so the answer must arrive at once.
         done = await robot.command("call", "--timeout", "1000", *arguments)
         assert done.returncode == 1
         assert len(done.stderr.splitlines()) == 1, done.stderr
@@ -83,9 +82,7 @@ async def test_a_call_that_cannot_be_made_says_at_once_what_to_do(robot: Robot) 
     assert "teleop takes no arguments" in await refused("teleop", "1", "2", "3")
 
 
-async def test_the_tab_key_knows_verbs_flags_methods_devices_and_parameters(
-    robot: Robot, nursery: trio.Nursery
-) -> None:
+async def test_completion_offers_verbs_flags_methods_devices_and_parameters(robot: Robot) -> None:
     assert await complete(robot, "ca") == ["call"]
     assert "--timeout" in await complete(robot, "call", "--t")
     instance = ("--instance", robot.name)
@@ -107,12 +104,11 @@ async def test_the_tab_key_knows_verbs_flags_methods_devices_and_parameters(
     assert await complete(robot, *instance, "read", "motor", "enc_pos", "enc") == ["enc_vel"]
     assert await complete(robot, *instance, "write", "motor", "duty") == ["duty_cycle="]
     assert robot.name in await complete(robot, "--instance", "")
-    nursery.cancel_scope.cancel()
 
 
 @pytest.mark.skipif(bool(BINARY), reason="the script is the same from source")
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-async def test_the_script_of_a_shell_is_printed(robot: Robot, shell: str) -> None:
+async def test_completion_script_is_printed_for_each_shell(robot: Robot, shell: str) -> None:
     done = await robot.command("completion", shell)
     assert done.returncode == 0
     assert "_RT_COMPLETE" in done.stdout

@@ -1,4 +1,4 @@
-"""What moves stops with what commanded it: measured at a motor that never stops by itself."""
+"""Motion ends with its commander, measured at a motor that never stops by itself."""
 
 import contextlib
 import os
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.system
 
 CUTOFFS = 3
 SHORT_STOP = 0.15
-"""How long (s) a process is stopped for its lease to lapse: less than what ends a mode at once."""
+"""How long (s) a process is stopped: its lease lapses, but its mode does not end at once."""
 
 
 @pytest.mark.parametrize(
@@ -43,9 +43,7 @@ SHORT_STOP = 0.15
         "return await inner()",
     ],
 )
-async def test_a_mode_ends_with_its_last_function_and_its_motors_stop(
-    robot: Robot, nursery: trio.Nursery, ending: str
-) -> None:
+async def test_mode_and_motion_end_with_the_last_function(robot: Robot, ending: str) -> None:
     board = await driving(
         robot,
         f"""
@@ -64,7 +62,6 @@ def autonomous_setup():
     await robot.logged("mode ended", mode="auto")
     assert await robot.call("mode") == "idle"
     await comes_to_rest(robot, board)
-    nursery.cancel_scope.cancel()
 
 
 RUN_OUT: dict[str, tuple[str, str, tuple[Any, ...]]] = {
@@ -115,9 +112,7 @@ def autonomous_setup():
 
 
 @pytest.mark.parametrize("code", list(RUN_OUT))
-async def test_a_mode_without_a_function_that_runs_ends_and_its_motors_stop(
-    robot: Robot, nursery: trio.Nursery, code: str
-) -> None:
+async def test_mode_without_running_function_ends_and_motors_stop(robot: Robot, code: str) -> None:
     program, method, arguments = RUN_OUT[code]
     board = await with_motor(robot, program)
     await robot.call(method, *arguments)
@@ -125,7 +120,6 @@ async def test_a_mode_without_a_function_that_runs_ends_and_its_motors_stop(
     await robot.logged("mode ended")
     assert await robot.call("mode") == "idle"
     await comes_to_rest(robot, board)
-    nursery.cancel_scope.cancel()
 
 
 FAILURES: dict[str, tuple[str, str, tuple[Any, ...]]] = {
@@ -222,9 +216,7 @@ def autonomous_main():
 
 
 @pytest.mark.parametrize("code", list(FAILURES))
-async def test_what_ends_with_an_error_stops_what_it_moved(
-    robot: Robot, nursery: trio.Nursery, code: str
-) -> None:
+async def test_failed_code_stops_the_motors_that_it_moved(robot: Robot, code: str) -> None:
     program, method, arguments = FAILURES[code]
     board = await with_motor(
         robot, f"import sys, threading, time\nEND = time.monotonic() + 0.5\n{program}"
@@ -238,13 +230,10 @@ async def test_what_ends_with_an_error_stops_what_it_moved(
         )
         assert entry["file"].endswith("studentcode.py")
         assert entry["line"] > 0
-    nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize("failing", ["an action", "a thread"])
-async def test_what_fails_stops_for_good_and_main_drives_its_own_motor(
-    robot: Robot, nursery: trio.Nursery, failing: str
-) -> None:
+async def test_failed_action_or_thread_stops_only_its_own_motor(robot: Robot, failing: str) -> None:
     other = Board(2)
     begin = (
         "Actions.run(act)" if failing == "an action" else "threading.Thread(target=fail).start()"
@@ -279,12 +268,9 @@ def autonomous_main():
     await board.settles(lambda: len(board.pulses) >= 2 and board.moving)
     await stays_still(other, stopped)
     assert await robot.call("mode") == "auto"
-    nursery.cancel_scope.cancel()
 
 
-async def test_an_action_that_fails_stops_what_it_moved_and_main_drives_on(
-    robot: Robot, nursery: trio.Nursery
-) -> None:
+async def test_main_continues_to_drive_after_an_action_fails(robot: Robot) -> None:
     board = await driving(
         robot,
         f"""
@@ -303,13 +289,10 @@ def autonomous_main():
     await board.settles(lambda: len(board.pulses) >= 2)
     assert board.pulses[0][1] is not None
     assert await robot.call("mode") == "auto"
-    nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize("main", ["setup alone", "periodic"])
-async def test_a_setup_that_fails_stops_what_it_moved(
-    robot: Robot, nursery: trio.Nursery, main: str
-) -> None:
+async def test_failed_setup_ends_the_mode_and_motors_stop(robot: Robot, main: str) -> None:
     board = await driving(
         robot,
         f"""
@@ -323,7 +306,6 @@ def autonomous_setup():
     )
     await robot.logged("mode ended", mode="auto")
     await comes_to_rest(robot, board)
-    nursery.cancel_scope.cancel()
 
 
 PULSES = {
@@ -417,15 +399,13 @@ def autonomous_main():
 
 
 @pytest.mark.parametrize("program", list(PULSES))
-async def test_code_that_is_cut_off_again_and_again_comes_to_rest(
-    robot: Robot, nursery: trio.Nursery, program: str
-) -> None:
+async def test_repeated_cut_offs_end_motion(robot: Robot, program: str) -> None:
     code = PULSES[program].replace("DRIVE", DRIVE)
     board = await driving(robot, code, "auto", "--exec-cutoffs", str(CUTOFFS))
-    # A main that is late at each call is on trial until one ends in time, which it may: then it
-    # moves again, and is cut off again. Everything else has ended its mode.
+    # A main that is always late is on probation, unless a call ends in time: then it moves again,
+    # and is cut off again. All other programs end their mode.
     with trio.fail_after(PATIENCE):
-        while await robot.call("mode") != "idle" and not (on_trial(robot) and rested(board)):  # noqa: ASYNC110 - tells nobody
+        while await robot.call("mode") != "idle" and not (on_probation(robot) and rested(board)):  # noqa: ASYNC110
             await trio.sleep(0.02)
     stopped = await board.stops()
     if await robot.call("mode") == "idle":
@@ -433,17 +413,14 @@ async def test_code_that_is_cut_off_again_and_again_comes_to_rest(
         assert "start the mode again" in ended["reason"]
         await stays_still(board, stopped)
     assert len(board.pulses) <= CUTOFFS + 1
-    nursery.cancel_scope.cancel()
 
 
-def on_trial(robot: Robot) -> bool:
+def on_probation(robot: Robot) -> bool:
     return any("until a call of it ends in time" in entry["event"] for entry in robot.log)
 
 
 @pytest.mark.parametrize("victim", ["executor", "root", "executor and device"])
-async def test_a_commander_that_was_stopped_has_to_start_over(
-    robot: Robot, nursery: trio.Nursery, victim: str
-) -> None:
+async def test_stopped_commander_does_not_resume_motion(robot: Robot, victim: str) -> None:
     board = await driving(robot, f"def autonomous_main():\n    {DRIVE}\n")
     processes = {
         "executor": [robot.child("executor")],
@@ -461,13 +438,10 @@ async def test_a_commander_that_was_stopped_has_to_start_over(
     await stays_still(board, stopped)
     await robot.call("auto")
     await board.settles(lambda: len(board.pulses) >= 2)
-    nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize("victim", ["executor", "root"])
-async def test_a_commander_that_is_stopped_again_and_again_ends_its_mode(
-    robot: Robot, nursery: trio.Nursery, victim: str
-) -> None:
+async def test_repeatedly_stopped_commander_ends_its_mode(robot: Robot, victim: str) -> None:
     board = await driving(
         robot, f"def autonomous_main():\n    {DRIVE}\n", "auto", "--exec-cutoffs", str(CUTOFFS)
     )
@@ -483,12 +457,9 @@ async def test_a_commander_that_is_stopped_again_and_again_ends_its_mode(
     assert len(board.pulses) <= CUTOFFS
     await robot.logged("mode ended", mode="auto")
     await stays_still(board, stopped)
-    nursery.cancel_scope.cancel()
 
 
-async def test_a_command_that_was_stopped_moves_nothing_when_it_continues(
-    robot: Robot, nursery: trio.Nursery
-) -> None:
+async def test_stopped_write_command_moves_nothing_when_continued(robot: Robot) -> None:
     board = await with_motor(robot, "")
     async with commanding(robot, "write", "motor", "duty_cycle=0.7") as command:
         await board.moves()
@@ -501,7 +472,6 @@ async def test_a_command_that_was_stopped_moves_nothing_when_it_continues(
         assert "motor was disabled" in await message(command)
         assert await command.wait() == 1
     await stays_still(board, stopped)
-    nursery.cancel_scope.cancel()
 
 
 LEAKS: dict[str, str] = {
@@ -623,9 +593,7 @@ QUIET = "def teleop_main():\n    print('quiet')\n"
 
 
 @pytest.mark.parametrize("leak", list(LEAKS))
-async def test_nothing_of_one_run_drives_in_the_next(
-    robot: Robot, nursery: trio.Nursery, leak: str
-) -> None:
+async def test_leftovers_of_one_run_do_not_drive_in_the_next(robot: Robot, leak: str) -> None:
     board = await driving(robot, LEAKS[leak])
     robot.write("studentcode.py", QUIET)
     await robot.call("teleop")
@@ -633,16 +601,13 @@ async def test_nothing_of_one_run_drives_in_the_next(
     await robot.logged("quiet", count=10)
     await stays_still(board, stopped)
     assert set(written(board)) <= {0.5}, "a fork wrote"
-    nursery.cancel_scope.cancel()
 
 
 BACK = 'def teleop_main():\n    Robot.write("motor", "duty_cycle", -0.25)\n'
 
 
 @pytest.mark.parametrize("leak", list(LEAKS)[::2])
-async def test_nothing_of_one_run_mixes_with_what_the_next_drives(
-    robot: Robot, nursery: trio.Nursery, leak: str
-) -> None:
+async def test_leftovers_of_one_run_do_not_mix_with_the_next(robot: Robot, leak: str) -> None:
     board = await driving(robot, LEAKS[leak])
     robot.write("studentcode.py", BACK)
     await robot.call("teleop")
@@ -651,11 +616,10 @@ async def test_nothing_of_one_run_mixes_with_what_the_next_drives(
     assert set(written(board, since - 1)) == {-0.25}
     await robot.call("idle")
     await stays_still(board, await board.stops())
-    nursery.cancel_scope.cancel()
 
 
 def written(board: Board, since: int = 0) -> list[Any]:
-    """What the motor was told, in order."""
+    """Return the duty cycles written to the motor, in order."""
     unpack = board.emulated.peripheral.unpack
     values = [
         unpack(each.params, each.data)
@@ -745,9 +709,7 @@ def autonomous_main():
 
 
 @pytest.mark.parametrize("trick", list(HANGS))
-async def test_code_that_hangs_stops_whatever_it_has_replaced(
-    robot: Robot, nursery: trio.Nursery, trick: str
-) -> None:
+async def test_hanging_code_stops_despite_replaced_functions(robot: Robot, trick: str) -> None:
     hang = """
 def hang():
     while True:
@@ -762,7 +724,6 @@ def hang():
     await comes_to_rest(robot, board)
     assert await robot.call("mode") in {"auto", "idle"}
     await robot.call("idle")
-    nursery.cancel_scope.cancel()
 
 
 REPORTS = {
@@ -777,9 +738,7 @@ REPORTS = {
 
 
 @pytest.mark.parametrize("what", list(REPORTS))
-async def test_team_code_does_not_decide_what_mode_the_robot_says_it_is_in(
-    robot: Robot, nursery: trio.Nursery, what: str
-) -> None:
+async def test_team_code_cannot_change_the_reported_mode(robot: Robot, what: str) -> None:
     board = await driving(
         robot,
         f"""
@@ -798,7 +757,6 @@ def autonomous_main():
     await robot.call("idle")
     assert await robot.call("mode") == "idle"
     await stays_still(board)
-    nursery.cancel_scope.cancel()
 
 
 LIFELINES = {
@@ -816,9 +774,7 @@ LIFELINES = {
 
 
 @pytest.mark.parametrize("trick", list(LIFELINES))
-async def test_team_code_does_not_outlive_the_root(
-    robot: Robot, nursery: trio.Nursery, trick: str
-) -> None:
+async def test_team_code_does_not_outlive_the_root(robot: Robot, trick: str) -> None:
     board = await driving(
         robot,
         f"""
@@ -848,4 +804,3 @@ def autonomous_main():
     await robot.wait()
     await robot.start()  # what a killed robot leaves is removed by the next one
     await robot.stop()
-    nursery.cancel_scope.cancel()

@@ -1,4 +1,4 @@
-"""What a newcomer types first."""
+"""The first commands of a newcomer: demo, init, doctor, run."""
 
 import json
 import os
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.system
 LOOK_INTERVAL = 0.02
 
 
-async def test_the_demo_drives_and_ends_by_itself(robot: Robot) -> None:
+async def test_demo_drives_and_ends_by_itself(robot: Robot) -> None:
     done = await robot.command("demo", "--seconds", "2")
     assert done.returncode == 0, done.stderr
     assert "starting an emulated robot ..." in done.stdout
@@ -25,7 +25,7 @@ async def test_the_demo_drives_and_ends_by_itself(robot: Robot) -> None:
         assert name in done.stdout
 
 
-async def test_the_files_of_init_make_a_robot_that_runs(robot: Robot) -> None:
+async def test_files_of_init_make_a_robot_that_runs(robot: Robot) -> None:
     done = await robot.command("init", "team")
     assert done.returncode == 0, done.stderr
     team = robot.folder / "empty" / "team"
@@ -46,7 +46,7 @@ async def test_the_files_of_init_make_a_robot_that_runs(robot: Robot) -> None:
         (("--exec-modul", "x"), "--exec-module"),
     ],
 )
-async def test_a_bad_flag_is_one_sentence_and_exit_78(
+async def test_invalid_flag_is_one_sentence_and_exit_status_78(
     robot: Robot, flags: tuple[str, str], message: str
 ) -> None:
     done = await robot.command("run", *flags)
@@ -56,7 +56,7 @@ async def test_a_bad_flag_is_one_sentence_and_exit_78(
     assert len(done.stderr.strip().splitlines()) == 1
 
 
-async def test_a_bad_file_is_refused_with_file_and_line(robot: Robot) -> None:
+async def test_invalid_rt_toml_is_refused_with_file_and_line(robot: Robot) -> None:
     robot.write("rt.toml", 'log_level = "info"\nlog_lvel = "debug"\n')
     done = await robot.command("run")
     assert done.returncode == 78
@@ -64,7 +64,7 @@ async def test_a_bad_file_is_refused_with_file_and_line(robot: Robot) -> None:
     assert "log_level" in done.stderr
 
 
-async def test_a_bad_catalog_is_refused_before_anything_starts(robot: Robot) -> None:
+async def test_invalid_catalog_is_refused_before_anything_starts(robot: Robot) -> None:
     robot.write("mine.toml", "[thing]\ndevice_id = 1\n")
     done = await robot.command("run", "--dev-catalog", "mine.toml")
     assert done.returncode == 78
@@ -72,7 +72,7 @@ async def test_a_bad_catalog_is_refused_before_anything_starts(robot: Robot) -> 
     assert "params" in done.stderr
 
 
-async def test_a_call_of_an_unknown_method_names_the_nearest(robot: Robot) -> None:
+async def test_call_of_unknown_method_names_the_nearest(robot: Robot) -> None:
     await robot.start()
     done = await robot.command("call", "telop")
     assert done.returncode == 1
@@ -137,7 +137,7 @@ async def test_doctor_reports_a_stopped_robot(robot: Robot) -> None:
     assert f"kill -CONT {process}" in finding["remedy"]
 
 
-async def test_doctor_says_that_this_machine_is_fit(robot: Robot) -> None:
+async def test_doctor_reports_that_this_machine_is_ready(robot: Robot) -> None:
     done = await robot.command("doctor", "--json", "--port-base", str(robot.port_base))
     findings = {entry["id"]: entry for entry in json.loads(done.stdout)}
     assert done.returncode == 0, done.stdout
@@ -151,7 +151,7 @@ async def test_doctor_says_that_this_machine_is_fit(robot: Robot) -> None:
     assert "studentcode.py:1" in done.stdout
 
 
-async def test_signals_of_a_terminal_that_come_twice_count_once(robot: Robot) -> None:
+async def test_repeated_terminal_signals_stop_the_robot_once(robot: Robot) -> None:
     await robot.start()
     motor = Device("polar-bear")
     await robot.plug_tcp(motor)
@@ -166,7 +166,7 @@ async def test_signals_of_a_terminal_that_come_twice_count_once(robot: Robot) ->
 
 
 @pytest.mark.skipif(BINARY is None, reason="an installed rt has its interpreter's version")
-async def test_the_executable_needs_no_python(robot: Robot) -> None:
+async def test_executable_needs_no_python(robot: Robot) -> None:
     assert "PATH" not in robot.environment
     done = await robot.command("config", "--json")
     assert done.returncode == 0, done.stderr

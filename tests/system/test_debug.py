@@ -1,4 +1,4 @@
-"""With `debug` a robot says who keeps its event loops waiting."""
+"""The option `debug` logs tasks that block an event loop."""
 
 import pytest
 import trio
@@ -20,7 +20,7 @@ def teleop_main():
 """
 
 
-async def test_an_action_that_blocks_is_named_with_its_line(robot: Robot) -> None:
+async def test_blocking_action_is_named_with_its_line(robot: Robot) -> None:
     robot.write("studentcode.py", PROGRAM)
     with trio.fail_after(2 * PATIENCE):
         await robot.start("--debug")

@@ -1,11 +1,10 @@
-"""No program that a process of the robot executes inherits a descriptor of the robot."""
+"""Programs started by processes of the robot inherit none of its descriptors."""
 
 import contextlib
 import os
 from pathlib import Path
 
 import pytest
-import trio
 from support.robot import Device, Robot
 
 pytestmark = pytest.mark.system
@@ -28,7 +27,7 @@ def teleop_main():
 
 
 def inheritable(pid: int) -> list[str]:
-    """The descriptors of a process that a program inherits, besides the standard streams, and what they are."""
+    """Return the inheritable descriptors of a process and their targets, without stdio."""
     found = []
     for entry in Path(f"/proc/{pid}/fdinfo").iterdir():
         with contextlib.suppress(FileNotFoundError):
@@ -41,7 +40,7 @@ def inheritable(pid: int) -> list[str]:
 
 
 def commands(robot: Robot) -> dict[int, list[str]]:
-    """The processes of the robot and their arguments, but for the outer ones of an executable that unpacks itself."""
+    """Return the robot's processes and arguments, without the outer ones of executables."""
     found, inner = {}, set()
     for pid in robot.processes():
         with contextlib.suppress(OSError):
@@ -53,9 +52,7 @@ def commands(robot: Robot) -> dict[int, list[str]]:
     return {pid: arguments for pid, arguments in found.items() if pid not in inner}
 
 
-async def test_no_program_inherits_a_descriptor_of_a_robot(
-    robot: Robot, nursery: trio.Nursery
-) -> None:
+async def test_no_program_inherits_a_descriptor_of_a_robot(robot: Robot) -> None:
     robot.write("studentcode.py", CODE)
     motor = Device("polar-bear")
     await robot.start()
@@ -70,16 +67,12 @@ async def test_no_program_inherits_a_descriptor_of_a_robot(
     pids = [robot.process.pid, *commands(robot)]
     assert len(pids) >= 5
     assert {pid: inheritable(pid) for pid in pids if inheritable(pid)} == {}
-    nursery.cancel_scope.cancel()
 
 
-async def test_programs_of_the_teams_code_inherit_the_standard_streams_alone(
-    robot: Robot, nursery: trio.Nursery
-) -> None:
+async def test_programs_of_team_code_inherit_only_the_standard_streams(robot: Robot) -> None:
     robot.write("studentcode.py", CODE)
     await robot.start()
     await robot.call("teleop")
     await robot.logged("listed")
     listed = (robot.folder / "empty" / "listed").read_text().split()
     assert listed == ["0", "1", "2", "3"] * 4, "ls itself opens one"
-    nursery.cancel_scope.cancel()

@@ -1,4 +1,4 @@
-"""One device of a robot from the command line: read, subscribed to, pinged; and its messages by hand."""
+"""Commands about devices: read, subscribe, ping, devices, format-msg and parse-msg."""
 
 import contextlib
 import json
@@ -24,14 +24,14 @@ pytestmark = pytest.mark.system
 
 @pytest.fixture
 async def switch(robot: Robot) -> Device:
-    """A limit switch that a running robot knows as ``switch``."""
+    """A limit switch named ``switch`` of a running robot."""
     device = Device("limit-switch")
     await robot.start()
     await robot.plug_tcp(device)
     await robot.connected(device)
     await device.until(lambda message: isinstance(message, SubReq))
     with trio.fail_after(PATIENCE):
-        while not subscription(robot, device)[0]:  # noqa: ASYNC110 - its answer is on the way to shared memory
+        while not subscription(robot, device)[0]:  # noqa: ASYNC110
             await trio.sleep(0.01)
     return device
 
@@ -42,7 +42,7 @@ def subscription(robot: Robot, device: Device) -> tuple[list[str], float]:
 
 
 def sentence(done: subprocess.CompletedProcess[str], code: int = 1) -> str:
-    """What a command says that ended with an error: one sentence, and nothing else."""
+    """Return the only line of output of a command that failed."""
     assert (done.returncode, done.stdout) == (code, "")
     assert done.stderr.startswith("rt: ")
     assert len(done.stderr.splitlines()) == 1
@@ -50,9 +50,7 @@ def sentence(done: subprocess.CompletedProcess[str], code: int = 1) -> str:
 
 
 class TestRead:
-    async def test_values_are_those_that_the_device_sends_when_asked(
-        self, robot: Robot, switch: Device
-    ) -> None:
+    async def test_read_prints_requested_values(self, robot: Robot, switch: Device) -> None:
         await robot.call("unsubscribe", "switch")
         before = len(switch.messages)
         switch.emulated.values["switch2"] = True
@@ -73,7 +71,7 @@ class TestRead:
         assert (row["uid"], row["name"], row["type"]) == (str(switch.uid), "switch", "limit-switch")
         assert DevRead(0b100) in switch.messages[before:]
 
-    async def test_a_mistake_is_told_before_anything_is_sent(
+    async def test_mistake_is_reported_before_anything_is_sent(
         self, robot: Robot, switch: Device
     ) -> None:
         before = len(switch.messages)
@@ -90,21 +88,19 @@ class TestRead:
         ]
         assert asked == []
 
-    async def test_a_device_that_does_not_answer_is_told(
-        self, robot: Robot, switch: Device
-    ) -> None:
+    async def test_silent_device_is_reported(self, robot: Robot, switch: Device) -> None:
         await robot.call("unsubscribe", "switch")
         ignore(switch, DevRead)
         done = await robot.command("read", "switch", "switch0", "--timeout", "0.3")
         assert "switch did not send its values within 0.3 s" in sentence(done)
 
-    async def test_without_a_robot_that_is_what_is_told(self, robot: Robot) -> None:
+    async def test_missing_robot_is_reported(self, robot: Robot) -> None:
         for verb in ("read", "subscribe", "ping"):
             sentence(await robot.command(verb, "switch"))
 
 
 class TestSubscribe:
-    async def test_so_many_values_are_printed_and_the_former_subscription_is_back(
+    async def test_count_ends_subscribe_and_restores_the_subscription(
         self, robot: Robot, switch: Device
     ) -> None:
         former = subscription(robot, switch)
@@ -117,7 +113,7 @@ class TestSubscribe:
         assert SubReq(0b010, 60) in switch.messages
         assert subscription(robot, switch) == former == (["switch0", "switch1", "switch2"], 0.04)
 
-    async def test_a_device_that_had_none_has_none_again(
+    async def test_device_without_subscription_has_none_afterwards(
         self, robot: Robot, switch: Device
     ) -> None:
         await robot.call("unsubscribe", "switch")
@@ -129,7 +125,7 @@ class TestSubscribe:
         assert subscription(robot, switch) == ([], 0.0)
 
     @pytest.mark.parametrize("end", ["SIGINT", "SIGTERM", "closed", "SIGKILL"])
-    async def test_however_it_ends_the_former_subscription_is_back(
+    async def test_former_subscription_is_restored_after_any_end(
         self, robot: Robot, switch: Device, end: str
     ) -> None:
         await robot.call("subscribe", "switch", ["switch0", "switch2"], 0.1)
@@ -145,7 +141,7 @@ class TestSubscribe:
                 assert end == "SIGKILL", present
                 await trio.sleep(0.01)
 
-    async def test_a_subscription_that_somebody_else_has_made_since_is_left_alone(
+    async def test_newer_subscription_of_another_caller_is_kept(
         self, robot: Robot, switch: Device
     ) -> None:
         async with running(robot, "subscribe", "switch", "switch0", "--interval", "0.2") as process:
@@ -155,7 +151,7 @@ class TestSubscribe:
             assert await process.wait() == 0
         assert subscription(robot, switch) == (["switch1"], 0.1)
 
-    async def test_a_device_that_leaves_ends_it(self, robot: Robot) -> None:
+    async def test_disconnected_device_ends_the_command(self, robot: Robot) -> None:
         device = Device("limit-switch")
         await robot.start()
         plug = await robot.plug_tcp(device)
@@ -168,7 +164,7 @@ class TestSubscribe:
 
 
 class TestPing:
-    async def test_each_answer_and_the_statistics_are_printed(
+    async def test_ping_prints_each_answer_and_the_statistics(
         self, robot: Robot, switch: Device
     ) -> None:
         motor = Device("polar-bear")
@@ -188,7 +184,7 @@ class TestPing:
             )
             assert sum(isinstance(message, HbReq) for message in device.messages) >= 3
 
-    async def test_one_that_never_answers_is_exit_status_1(
+    async def test_device_that_never_answers_is_exit_status_1(
         self, robot: Robot, switch: Device
     ) -> None:
         ignore(switch, HbReq)
@@ -214,7 +210,7 @@ class TestPing:
 
 
 class TestDevices:
-    async def test_some_are_shown_by_name_or_type_with_a_count_for_each_parameter(
+    async def test_selected_devices_are_shown_with_counts_of_parameters(
         self, robot: Robot, switch: Device
     ) -> None:
         motor = Device("polar-bear")
@@ -241,7 +237,7 @@ class TestDevices:
 
 
 class TestNames:
-    async def test_a_name_is_taken_wherever_a_uid_is_and_a_mistake_is_the_same_sentence(
+    async def test_every_verb_accepts_names_and_reports_mistakes_alike(
         self, robot: Robot, switch: Device
     ) -> None:
         methods = ("ping", "read", "subscribe", "heartbeat", "unsubscribe", "disable")
@@ -259,7 +255,7 @@ class TestNames:
             said.add(sentence(await robot.command(verb, "swich")))
         assert said == {"rt: there is no device 'swich'; did you mean switch?\n"}
 
-    async def test_device_that_is_absent_is_an_error_of_every_verb(
+    async def test_absent_device_is_an_error_of_every_verb(
         self, robot: Robot, switch: Device
     ) -> None:
         await robot.connected(switch)
@@ -269,7 +265,7 @@ class TestNames:
             "rt: the device motor is not connected; connected: switch\n"
         }
 
-    async def test_options_that_are_newer_than_the_robot_are_named_as_the_cause(
+    async def test_options_newer_than_the_robot_are_named_as_the_cause(
         self, robot: Robot, switch: Device
     ) -> None:
         await robot.connected(switch)
@@ -286,7 +282,9 @@ class TestNames:
         await robot.call("auto")
         await robot.logged(remedy)
 
-    async def test_type_that_is_misspelt_is_suggested(self, robot: Robot, switch: Device) -> None:
+    async def test_misspelt_type_is_answered_with_a_suggestion(
+        self, robot: Robot, switch: Device
+    ) -> None:
         await robot.connected(switch)
         assert "did you mean limit-switch?" in sentence(await robot.command("read", "limitswitch"))
 
@@ -294,7 +292,7 @@ class TestNames:
 class TestMessages:
     GOLDEN = "02100210 00 0414060101010103bfac 00 04ff01fe01"
 
-    async def test_a_frame_goes_through_the_shell_and_comes_back(self, robot: Robot) -> None:
+    async def test_message_survives_formatting_and_parsing(self, robot: Robot) -> None:
         parse = shlex.join(robot.arguments("parse-msg", "--device", "motor", self.GOLDEN))
         done = await shell(
             robot, f"{parse} | {shlex.join(robot.arguments('format-msg', '--delimiter'))}"
@@ -309,7 +307,7 @@ class TestMessages:
             "params": {"duty_cycle": -0.5},
         }
 
-    async def test_what_is_wrong_is_exit_status_1_and_the_rest_is_printed(
+    async def test_invalid_frames_are_exit_status_1_and_others_are_printed(
         self, robot: Robot
     ) -> None:
         wrong = '{"type": "DEV_WRITE", "device": "motor", "params": {"duty_cycle": 2}}'
@@ -331,7 +329,7 @@ class TestMessages:
 
 @contextlib.asynccontextmanager
 async def running(robot: Robot, *arguments: str) -> AsyncIterator[Any]:
-    """A command that goes on while the test does; it ends with the test at the latest."""
+    """Run a command until the end of the block."""
     process = await trio.lowlevel.open_process(
         robot.arguments(*arguments),
         cwd=robot.folder / "empty",
@@ -368,11 +366,11 @@ async def shell(robot: Robot, line: str) -> subprocess.CompletedProcess[str]:
 
 
 def ignore(device: Device, kind: type[Message]) -> None:
-    """Let a device take messages of a kind in silence."""
+    """Make a device ignore messages of a type."""
     handle: Any = device.emulated.handle
     device.emulated.handle = lambda item, now: [] if isinstance(item, kind) else handle(item, now)  # type: ignore[method-assign]
 
 
-def test_golden_frames_are_those_of_the_protocol() -> None:
+def test_known_frames_match_the_protocol() -> None:
     for text in TestMessages.GOLDEN.split(" 00 "):
         frames.decode(bytes.fromhex(text))

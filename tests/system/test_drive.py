@@ -1,4 +1,4 @@
-"""The main job, from the gamepad to the motor and back."""
+"""Driving from the gamepad to the motor, and the modes."""
 
 import json
 import textwrap
@@ -18,7 +18,7 @@ def pushed(y: float) -> GamepadState:
     return GamepadState(0.0, y, 0.0, 0.0, 0)
 
 
-async def test_a_gamepad_moves_a_motor_and_idle_stops_it(robot: Robot, plug: Plug) -> None:
+async def test_gamepad_moves_a_motor_and_idle_stops_it(robot: Robot, plug: Plug) -> None:
     motor, switch = Device("polar-bear"), Device("limit-switch")
     await robot.start("--teleop-needs-gamepad")
     await plug(motor)
@@ -47,7 +47,7 @@ async def test_a_gamepad_moves_a_motor_and_idle_stops_it(robot: Robot, plug: Plu
 
 
 async def updated(robot: Robot, uid: int, **values: float) -> None:
-    """Wait for an update datagram that carries these values, as a driver's station does."""
+    """Wait for an update datagram with these values."""
     node = DatagramNode.from_address(f"udp://224.1.1.1:{robot.port_base + 3}", bind=True)
     with trio.fail_after(20):
         async with node:
@@ -57,7 +57,7 @@ async def updated(robot: Robot, uid: int, **values: float) -> None:
                     return
 
 
-async def test_a_silent_station_lets_the_motor_rest(robot: Robot) -> None:
+async def test_motor_rests_while_the_station_is_silent(robot: Robot) -> None:
     motor = Device("polar-bear")
     await robot.start()
     await robot.plug_tcp(motor)
@@ -71,7 +71,7 @@ async def test_a_silent_station_lets_the_motor_rest(robot: Robot) -> None:
     await robot.logged("gamepad reads neutral")
 
 
-async def test_mode_that_ends_after_its_setup_is_the_reason_that_devices_are_disabled(
+async def test_log_names_the_end_of_the_mode_as_reason(
     robot: Robot,
 ) -> None:
     robot.write(
@@ -87,7 +87,7 @@ async def test_mode_that_ends_after_its_setup_is_the_reason_that_devices_are_dis
     assert await robot.stop() == 0
 
 
-async def test_autonomous_runs_actions_and_sees_no_gamepad(robot: Robot) -> None:
+async def test_autonomous_runs_actions_and_reads_a_neutral_gamepad(robot: Robot) -> None:
     robot.write(
         "studentcode.py",
         """
@@ -117,7 +117,7 @@ def autonomous_setup():
     await motor.disabled(since)
 
 
-async def test_functions_can_be_executed_one_by_one(robot: Robot) -> None:
+async def test_execute_runs_functions_one_by_one(robot: Robot) -> None:
     robot.write("studentcode.py", "def add(a, b):\n    print('sum', a + b)\n")
     await robot.start()
     await robot.call("execute", [{"func": "add", "args": [20, 22]}], True)
@@ -125,7 +125,7 @@ async def test_functions_can_be_executed_one_by_one(robot: Robot) -> None:
     assert await robot.call("mode") == "idle"
 
 
-async def test_a_caller_executes_functions_of_the_team_and_nothing_else(robot: Robot) -> None:
+async def test_execute_accepts_only_functions_of_team_code(robot: Robot) -> None:
     code = """
         from os import system
         from subprocess import run
@@ -167,7 +167,7 @@ async def test_a_caller_executes_functions_of_the_team_and_nothing_else(robot: R
     assert not any(mark.exists() for mark in marks)
 
 
-async def test_code_that_cannot_run_is_refused_with_file_and_line(robot: Robot) -> None:
+async def test_invalid_code_is_refused_with_file_and_line(robot: Robot) -> None:
     robot.write("studentcode.py", "def teleop_main(:\n")
     await robot.start()
     done = await robot.command("call", "teleop")

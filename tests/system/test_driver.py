@@ -1,4 +1,4 @@
-"""Teleop needs a live driver: what the board sees when a station dies, comes back, or is not alone."""
+"""Teleop needs a live driver: stations that die, return or compete, measured at the board."""
 
 import contextlib
 import itertools
@@ -28,7 +28,7 @@ def teleop_main():
     if y:
         Robot.write("motor", "duty_cycle", y)
 """
-"""A program that never writes a neutral stick: only the robot can stop its motor."""
+"""A program that never writes 0, so that only the robot can stop its motor."""
 CONSTANT = """
 def teleop_main():
     Robot.write("motor", "duty_cycle", 0.5)
@@ -42,14 +42,14 @@ ROUNDS = 3
 MARGIN = 0.1
 """Time (s) from the silence of the driver to the last motion at the board."""
 WATCHED = 25
-"""Updates of a driver whose effect on the board is looked at."""
+"""Number of a driver's updates to observe at the board."""
 
 
 class Motor(Board):
-    """A motor that tells what it was written."""
+    """A motor that reports the values written to it."""
 
     def duty_cycles(self, since: int = 0) -> list[float]:
-        """What was written since a message."""
+        """Return the values written since a message."""
         writes = [message for message in self.messages[since:] if isinstance(message, DevWrite)]
         values = [
             self.emulated.peripheral.unpack(message.params, message.data) for message in writes
@@ -58,7 +58,7 @@ class Motor(Board):
 
 
 class Station:
-    """A driver's station whose every update the test sends."""
+    """A driver's station that sends only the updates of the test."""
 
     def __init__(self, node: DatagramNode) -> None:
         self._node = node
@@ -67,7 +67,7 @@ class Station:
     @classmethod
     @contextlib.asynccontextmanager
     async def of(cls, robot: Robot) -> "AsyncIterator[Station]":
-        """A station for as long as the block lasts."""
+        """Open a station during the block."""
         async with DatagramNode("127.0.0.1", robot.port_base + 2, bind=False) as node:
             yield cls(node)
 
@@ -81,13 +81,13 @@ class Station:
         await self._node.send(b"", datagram)
 
     async def repeat(self, datagram: bytes) -> None:
-        """Send a datagram again and again until cancelled."""
+        """Send a datagram repeatedly until cancelled."""
         while True:
             await self.send_raw(datagram)
             await trio.sleep(0.02)
 
     async def hold(self, state: GamepadState, updates: int = WATCHED, index: int = 0) -> None:
-        """Send the same update again and again."""
+        """Send the same update repeatedly."""
         for _ in range(updates):
             await self.send(state, index)
             await trio.sleep(0.02)
@@ -113,12 +113,12 @@ async def ready(
 
 
 async def is_live(robot: Robot) -> bool:
-    """Whether the robot's driver is live."""
+    """Return whether the robot's driver is live."""
     report = await robot.call("commander")
     return bool(report["driver"] == "live")
 
 
-async def test_motion_stops_half_a_second_after_the_station_dies_and_resumes_after_rest(
+async def test_motion_stops_when_the_station_dies_and_resumes_after_rest(
     robot: Robot, plug: Plug, capsys: pytest.CaptureFixture[str]
 ) -> None:
     board = await ready(robot, plug)
@@ -130,7 +130,7 @@ async def test_motion_stops_half_a_second_after_the_station_dies_and_resumes_aft
             late.append(await board.stops() - station.sent_at - SILENCE)
             position = len(board.messages)
             await robot.logged("driver silent", count=number)
-            # The station is back, with its stick where it was.
+            # The station returns with its stick unchanged.
             await station.hold(PUSHED)
             await robot.logged(WAITING, count=number)
             assert board.duty_cycles(position) == []
@@ -144,7 +144,7 @@ async def test_motion_stops_half_a_second_after_the_station_dies_and_resumes_aft
     assert min(late) <= MARGIN
 
 
-async def test_short_gaps_of_a_station_stop_nothing(robot: Robot) -> None:
+async def test_short_gaps_between_updates_do_not_stop_motion(robot: Robot) -> None:
     board = await ready(robot, robot.plug_tcp)
     await robot.call("teleop")
     async with Station.of(robot) as station:
@@ -157,7 +157,7 @@ async def test_short_gaps_of_a_station_stop_nothing(robot: Robot) -> None:
             await trio.sleep(0.5 * SILENCE)
         silent = any(entry["event"] == "driver silent" for entry in robot.log)
         stopped = any(isinstance(message, DevDisable) for message in board.messages[since:])
-        # A loaded machine may have sent too late, or let the team's code wait.
+        # A busy machine may have sent too late, or delayed the team's code.
         assert not silent or longest > 0.8 * SILENCE
         assert not stopped or silent or any("disabled" in entry["event"] for entry in robot.log)
     await robot.logged("driver silent")
@@ -167,7 +167,7 @@ async def test_short_gaps_of_a_station_stop_nothing(robot: Robot) -> None:
     "silence",
     ["nothing", "updates without a gamepad", "garbage", "recorded updates", "refused ones"],
 )
-async def test_what_is_no_update_of_the_driver_is_silence(robot: Robot, silence: str) -> None:
+async def test_invalid_updates_count_as_silence(robot: Robot, silence: str) -> None:
     board = await ready(robot, robot.plug_tcp)
     await robot.call("teleop")
     stamp = Stamp("recorder", 1, time.time())
@@ -197,8 +197,7 @@ async def test_what_is_no_update_of_the_driver_is_silence(robot: Robot, silence:
         }[silence]
         if datagram is not None:
             nursery.start_soon((other if silence == "refused ones" else station).repeat, datagram)
-        # On a busy machine another station may take control in the moment in which the silence is
-        # noted.
+        # On a busy machine another station may take control at the moment of the silence.
         await robot.logged_one_of("driver silent", "gamepad reads neutral")
         stopped = await board.stops()
         await trio.sleep(1.0)
@@ -215,9 +214,7 @@ HELD = {
 
 
 @pytest.mark.parametrize("held", list(HELD))
-async def test_a_control_that_is_held_when_teleop_begins_moves_nothing(
-    robot: Robot, held: str
-) -> None:
+async def test_control_held_when_teleop_begins_moves_nothing(robot: Robot, held: str) -> None:
     board = await ready(robot, robot.plug_tcp, CONSTANT)
     async with Station.of(robot) as station:
         await station.hold(NEUTRAL, 5)
@@ -232,7 +229,7 @@ async def test_a_control_that_is_held_when_teleop_begins_moves_nothing(
                 await station.hold(NEUTRAL, 1)
 
 
-async def test_a_stick_that_is_deflected_when_teleop_begins_moves_nothing(robot: Robot) -> None:
+async def test_stick_deflected_when_teleop_begins_moves_nothing(robot: Robot) -> None:
     board = await ready(robot, robot.plug_tcp)
     async with Station.of(robot) as station:
         await station.hold(NEUTRAL, 5)
@@ -244,7 +241,7 @@ async def test_a_stick_that_is_deflected_when_teleop_begins_moves_nothing(robot:
         await station.push(board)
 
 
-async def test_gamepad_1_alone_drives_and_its_silence_stops(robot: Robot) -> None:
+async def test_second_gamepad_alone_drives_and_its_silence_stops(robot: Robot) -> None:
     board = await ready(robot, robot.plug_tcp, STICKY.replace('_y")', '_y", 1)'))
     await robot.call("teleop")
     async with Station.of(robot) as station:
@@ -252,7 +249,7 @@ async def test_gamepad_1_alone_drives_and_its_silence_stops(robot: Robot) -> Non
         await board.disabled(len(board.messages))
 
 
-async def test_a_second_station_is_refused_until_it_takes_over(robot: Robot) -> None:
+async def test_second_station_is_refused_until_it_takes_control(robot: Robot) -> None:
     board = await ready(robot, robot.plug_tcp)
     await robot.call("teleop")
     async with (
@@ -310,9 +307,7 @@ def teleop_main():
         ("datagrams", "stamped"),
     ],
 )
-async def test_two_stations_do_not_mix_however_they_send(
-    robot: Robot, first: str, second: str
-) -> None:
+async def test_updates_of_two_stations_never_mix(robot: Robot, first: str, second: str) -> None:
     board = await ready(robot, robot.plug_tcp, BOTH)
     await robot.call("teleop")
     async with (
@@ -340,7 +335,7 @@ Send = Callable[[GamepadState], Awaitable[None]]
 
 @contextlib.asynccontextmanager
 async def sending(robot: Robot, way: str, name: str) -> AsyncIterator[Send]:
-    """A station that sends gamepads in one of several ways."""
+    """Open a station that sends gamepads in one of several ways."""
     if way == "calls":
         async with robot.client() as client:
 
@@ -374,7 +369,7 @@ HINTS = {
 
 @pytest.mark.parametrize("method", ["teleop", "execute"])
 @pytest.mark.parametrize("driver", list(HINTS))
-async def test_the_caller_of_a_mode_is_told_what_its_driver_lacks(
+async def test_teleop_call_reports_what_the_driver_must_do(
     robot: Robot, driver: str, method: str
 ) -> None:
     board = await ready(robot, robot.plug_tcp, CONSTANT)
@@ -394,7 +389,7 @@ async def test_the_caller_of_a_mode_is_told_what_its_driver_lacks(
         nursery.cancel_scope.cancel()
 
 
-async def test_teleop_without_a_gamepad_says_so_and_waits(robot: Robot) -> None:
+async def test_teleop_without_gamepad_waits_and_logs_the_reason(robot: Robot) -> None:
     board = await ready(robot, robot.plug_tcp)
     done = await robot.command("call", "teleop")
     assert done.returncode == 0
@@ -427,7 +422,7 @@ def teleop_main():
     ],
     ids=["action", "main", "execute"],
 )
-async def test_nothing_that_ignores_the_gamepad_moves_without_a_driver(
+async def test_code_that_ignores_the_gamepad_needs_a_driver(
     robot: Robot, program: str, method: str, arguments: tuple[Any, ...]
 ) -> None:
     board = await ready(robot, robot.plug_tcp, program)
@@ -442,7 +437,7 @@ async def test_nothing_that_ignores_the_gamepad_moves_without_a_driver(
         assert board.moved_since(stopped) == 0.0
 
 
-async def test_a_station_that_is_started_anew_drives_without_a_take_over(robot: Robot) -> None:
+async def test_restarted_station_drives_without_taking_control(robot: Robot) -> None:
     board = await ready(robot, robot.plug_tcp)
     await robot.call("teleop")
     async with Station.of(robot) as station:
@@ -462,13 +457,13 @@ def autonomous_main():
 """
 
 
-async def test_without_the_option_teleop_moves_without_a_gamepad(robot: Robot) -> None:
+async def test_option_lets_teleop_move_without_a_gamepad(robot: Robot) -> None:
     board = await ready(robot, robot.plug_tcp, UNATTENDED, needs_gamepad=False)
     await robot.call("teleop")
     await board.written(duty_cycle=0.5)
 
 
-async def test_only_teleop_needs_a_gamepad(robot: Robot) -> None:
+async def test_autonomous_needs_no_gamepad(robot: Robot) -> None:
     board = await ready(robot, robot.plug_tcp, UNATTENDED)
     await robot.call("teleop")
     async with Station.of(robot) as station:

@@ -1,7 +1,7 @@
-"""Each kind of fault on all devices of a robot that drives, and what is left of it afterwards: nothing.
+"""Each fault on all devices of a driving robot, which recovers completely.
 
-FAULT_SECONDS is how long each fault lasts, FAULT_SEED what it is decided by; `just soak` runs it
-long and prints the figures.
+FAULT_SECONDS is the duration of each fault, FAULT_SEED its random seed. `just soak` runs this for
+longer and prints the figures.
 """
 
 import contextlib
@@ -33,9 +33,9 @@ LOOK_INTERVAL = 0.05
 CUTOFF = "every device (is|was) disabled|held the buffer.s lock"
 FREEZE_CYCLE = 5.0
 STARVED = 0.5
-"""Whoever looks every 50 ms and got no turn for so long (s) was on a machine that also kept devices silent."""
+"""If the observer, which runs every 50 ms, waited longer (s), the machine also delayed devices."""
 LONGEST_CYCLE = 24.0
-"""How long it takes at the very most that a line ends and is back (s): a serial port that failed often is tried less often, and the machine may be busy."""
+"""Time (s) within which a line is back: ports that failed often are retried less often."""
 PROGRAM = Path(__file__).parents[1] / "programs" / "drives_eight.py"
 CONFIG = """
 dev_ports = ["{folder}/ports/*"]
@@ -50,7 +50,7 @@ exec_cutoffs = 1000
 
 
 def plain_uid(name: str, number: int) -> int:
-    """The UID of NAME@N."""
+    """Return the UID of NAME@N."""
     return uid_of(name) >> 72 << 72 | number
 
 
@@ -65,7 +65,7 @@ UIDS = [
 
 
 class Watch:
-    """The devices of a robot as its shared memory has them, looked at again and again."""
+    """Observes the devices in the shared memory of a robot."""
 
     def __init__(self, robot: Robot, store: BufferStore) -> None:
         self._robot = robot
@@ -81,11 +81,11 @@ class Watch:
         return sum(getattr(buffer.counters, counter) for buffer in self.buffers)
 
     async def all_live(self, within: float) -> float:
-        """Wait until every device is valid and updating; how long that took (s)."""
+        """Wait until every device is valid and updating; return the time (s)."""
         started = trio.current_time()
         with trio.move_on_after(within):
             for buffer in self.buffers:
-                # Two updates after its connection: one may be the answer to the first read.
+                # Two updates, because the first may be the answer to a read.
                 seen, updates, connects = 0.0, 0, -1
                 while not (buffer.valid and updates > 2):
                     if buffer.counters.connects != connects:
@@ -101,7 +101,7 @@ class Watch:
         )
 
     async def look(self) -> None:
-        """Look until cancelled."""
+        """Observe until cancelled."""
         was_valid = {int(buffer.uid): buffer.valid for buffer in self.buffers}
         lapsed: dict[int, float] = {}
         last = trio.current_time()
@@ -127,7 +127,7 @@ class Watch:
         return sum(self.valid_looks.values()) / max(self.looks * len(UIDS), 1)
 
     def resources(self) -> tuple[int, int, int]:
-        """File descriptors and tasks of the device process, and segments of the robot."""
+        """Return the descriptors and tasks of the device process, and the robot's segments."""
         fds = len(list(Path(f"/proc/{self._robot.child('device')}/fd").iterdir()))
         health = [
             entry
@@ -139,7 +139,7 @@ class Watch:
 
 
 async def until(condition: Callable[[], Any]) -> None:
-    """Wait for what shared memory, which rings no bell of the test, has to show in the end."""
+    """Wait for a condition of the shared memory, which does not wake the test."""
     with trio.fail_after(PATIENCE):
         while not condition():  # noqa: ASYNC110
             await trio.sleep(LOOK_INTERVAL)
@@ -153,7 +153,7 @@ def watching(robot: Robot) -> Iterator[Watch]:
 
 @contextlib.asynccontextmanager
 async def emulated(robot: Robot, line: str, *flags: str) -> AsyncIterator[None]:
-    """All devices, played by a process of their own."""
+    """Emulate all devices in a separate process."""
     where = ["--pty-dir", str(robot.folder / "ports")] if line == "pty" else []
     process = await trio.lowlevel.open_process(
         robot.arguments(
@@ -195,9 +195,7 @@ async def emulated(robot: Robot, line: str, *flags: str) -> AsyncIterator[None]:
         ("freeze=2", "tcp"),
     ],
 )
-async def test_a_robot_outlives_a_fault_of_all_its_devices(
-    robot: Robot, nursery: trio.Nursery, fault: str, line: str
-) -> None:
+async def test_robot_outlives_faults_of_all_devices(robot: Robot, fault: str, line: str) -> None:
     kind = fault.partition("=")[0]
     names = "\n".join(
         f'm{number} = "{plain_uid("polar-bear", number)}"' for number in range(1, MOTORS + 1)
@@ -222,7 +220,7 @@ async def test_a_robot_outlives_a_fault_of_all_its_devices(
             async with trio.open_nursery() as looking:
                 looking.start_soon(watch.look)
                 await trio.sleep(SECONDS + (FREEZE_CYCLE if kind == "freeze" else 0))
-                # A busy machine takes longer until everything has happened.
+                # A busy machine needs more time.
                 await until(lambda: watch.moved and all(watch.valid_looks.values()))
                 if kind in {"disconnect", "freeze"}:
                     await until(
@@ -254,7 +252,6 @@ async def test_a_robot_outlives_a_fault_of_all_its_devices(
     unhurt(robot)
     assert await robot.stop() == 0
     unhurt(robot)
-    nursery.cancel_scope.cancel()
 
 
 def health_count(robot: Robot) -> int:
@@ -262,7 +259,7 @@ def health_count(robot: Robot) -> int:
 
 
 async def settled(robot: Robot, watch: Watch, before: tuple[int, int, int]) -> None:
-    """Wait until no more is open, running and shared than before."""
+    """Wait until no more descriptors, tasks and segments exist than before."""
     with trio.move_on_after(RECOVERY):
         while True:
             await robot.logged("health", process="device", count=health_count(robot) + 2)
@@ -274,11 +271,10 @@ async def settled(robot: Robot, watch: Watch, before: tuple[int, int, int]) -> N
 
 
 def unhurt(robot: Robot) -> None:
-    """No process of the robot ended or was started again, and none had an error of its own."""
+    """Check that no process of the robot ended, restarted or logged an error."""
     ready = [entry["child"] for entry in robot.log if entry["event"] == "child is ready"]
     assert sorted(ready) == ["brake", "device", "executor", "standby"]
-    # A loaded machine lets a process wait for so long that the devices are disabled; the mode
-    # drives on.
+    # On a busy machine a process may wait until the devices are disabled; the mode continues.
     errors = [
         entry
         for entry in robot.log

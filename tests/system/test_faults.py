@@ -1,4 +1,4 @@
-"""What dies, and what becomes of the motors then."""
+"""Killed and stopped processes, and their effect on the motors."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ FORWARD = GamepadState(0.0, 0.5, 0.0, 0.0, 0)
 
 
 async def driving(robot: Robot, plug: Plug) -> tuple[Device, Device]:
-    """A robot whose motor turns; it and a switch."""
+    """Start a robot whose motor turns; return the motor and a switch."""
     motor, switch = Device("polar-bear"), Device("limit-switch")
     await robot.start("--teleop-needs-gamepad")
     await plug(motor)
@@ -30,8 +30,8 @@ async def driving(robot: Robot, plug: Plug) -> tuple[Device, Device]:
     return motor, switch
 
 
-async def test_a_killed_executor_disables_every_device_and_comes_back_idle(
-    robot: Robot, plug: Plug, nursery: trio.Nursery
+async def test_killed_executor_disables_every_device_and_restarts_idle(
+    robot: Robot, plug: Plug
 ) -> None:
     motor, switch = await driving(robot, plug)
     since = len(motor.messages), len(switch.messages)
@@ -42,22 +42,18 @@ async def test_a_killed_executor_disables_every_device_and_comes_back_idle(
     assert await robot.call("mode") == "idle"
     await robot.call("teleop")
     await motor.written(duty_cycle=0.5, since=len(motor.messages))
-    nursery.cancel_scope.cancel()
 
 
-async def test_a_killed_device_process_finds_every_device_again(
-    robot: Robot, plug: Plug, nursery: trio.Nursery
-) -> None:
+async def test_restarted_device_process_finds_every_device_again(robot: Robot, plug: Plug) -> None:
     motor, switch = await driving(robot, plug)
     os.kill(robot.child("device"), signal.SIGKILL)
     await robot.logged("child is ready", child="device", count=2)
     await robot.connected(motor, switch, since=1)
     await motor.written(duty_cycle=0.5, since=len(motor.messages))
-    nursery.cancel_scope.cancel()
 
 
-async def test_a_killed_root_takes_everything_with_it_and_every_device_is_disabled(
-    robot: Robot, plug: Plug, nursery: trio.Nursery
+async def test_killed_root_ends_all_processes_and_disables_every_device(
+    robot: Robot, plug: Plug
 ) -> None:
     motor, switch = await driving(robot, plug)
     since = len(motor.messages), len(switch.messages)
@@ -70,12 +66,11 @@ async def test_a_killed_root_takes_everything_with_it_and_every_device_is_disabl
     await robot.start()
     assert any("removed" in entry["event"] for entry in robot.log)
     assert await robot.stop() == 0
-    nursery.cancel_scope.cancel()
 
 
 @pytest.mark.skipif(BINARY is None, reason="only the executable has an outer process")
-async def test_a_killed_outer_process_of_the_executable_takes_everything_with_it(
-    robot: Robot, nursery: trio.Nursery
+async def test_killed_outer_process_of_the_executable_ends_the_robot(
+    robot: Robot,
 ) -> None:
     motor, _ = await driving(robot, robot.plug_tcp)
     since = len(motor.messages)
@@ -85,13 +80,10 @@ async def test_a_killed_outer_process_of_the_executable_takes_everything_with_it
     await motor.disabled(since)
     await robot.wait_all_exited(root)
     assert robot.leftovers() == []
-    nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
-async def test_a_signal_ends_the_robot_in_order(
-    robot: Robot, signum: signal.Signals, nursery: trio.Nursery
-) -> None:
+async def test_signal_ends_the_robot_in_order(robot: Robot, signum: signal.Signals) -> None:
     motor, switch = await driving(robot, robot.plug_tcp)
     since = len(motor.messages), len(switch.messages)
     assert robot.process is not None
@@ -102,21 +94,17 @@ async def test_a_signal_ends_the_robot_in_order(
     assert await robot.wait() == 0
     assert robot.leftovers() == []
     assert not robot.instance.directory.exists()
-    nursery.cancel_scope.cancel()
 
 
-async def test_an_emergency_stop_disables_first_and_ends_the_robot(
-    robot: Robot, nursery: trio.Nursery
-) -> None:
+async def test_emergency_stop_disables_devices_and_ends_the_robot(robot: Robot) -> None:
     motor, _ = await driving(robot, robot.plug_tcp)
     since = len(motor.messages)
     await robot.command("call", "estop")
     await motor.disabled(since)
     assert await robot.wait() == 255
-    nursery.cancel_scope.cancel()
 
 
-async def test_a_second_robot_of_the_same_name_is_told_who_runs(robot: Robot) -> None:
+async def test_second_robot_of_the_same_name_names_the_first(robot: Robot) -> None:
     await robot.start()
     done = await robot.command("run")
     assert done.returncode == 75
@@ -125,7 +113,7 @@ async def test_a_second_robot_of_the_same_name_is_told_who_runs(robot: Robot) ->
     assert await robot.call("mode") == "idle"
 
 
-async def test_a_robot_whose_ports_are_taken_says_so_and_ends(robot: Robot) -> None:
+async def test_robot_whose_ports_are_taken_ends_with_the_reason(robot: Robot) -> None:
     with socket.create_server(("127.0.0.1", robot.port_base)):
         done = await robot.command("run", "--port-base", str(robot.port_base))
     assert done.returncode == 75, done.stderr
@@ -133,13 +121,13 @@ async def test_a_robot_whose_ports_are_taken_says_so_and_ends(robot: Robot) -> N
     assert robot.leftovers() == []
 
 
-async def test_a_call_without_a_robot_says_how_to_start_one(robot: Robot) -> None:
+async def test_call_without_a_robot_says_how_to_start_one(robot: Robot) -> None:
     done = await robot.command("call", "teleop")
     assert done.returncode == 1
     assert "start one with `rt run --instance" in done.stderr
 
 
-async def test_garbage_on_the_wire_ends_nothing_and_is_counted(robot: Robot) -> None:
+async def test_invalid_bytes_on_a_line_are_counted(robot: Robot) -> None:
     switch = Device("limit-switch")
     await robot.start()
     await robot.plug_tcp(switch)
@@ -178,9 +166,7 @@ async def test_garbage_on_the_wire_ends_nothing_and_is_counted(robot: Robot) -> 
     assert len([entry for entry in robot.log if entry["event"] == "child is ready"]) == 3
 
 
-async def test_a_stopped_root_disables_every_device(
-    robot: Robot, plug: Plug, nursery: trio.Nursery
-) -> None:
+async def test_stopped_root_disables_every_device(robot: Robot, plug: Plug) -> None:
     motor, _ = await driving(robot, plug)
     since = len(motor.messages)
     os.kill(robot.root(), signal.SIGSTOP)
@@ -189,4 +175,3 @@ async def test_a_stopped_root_disables_every_device(
     finally:
         os.kill(robot.root(), signal.SIGCONT)
     assert await robot.stop() == 0
-    nursery.cancel_scope.cancel()

@@ -1,4 +1,4 @@
-"""A board whose line is full while the robot ends, whatever ends it: it is sent DEV_DISABLE, and its port is free afterwards."""
+"""A board with a full line receives DEV_DISABLE at any end of the robot; its port is then free."""
 
 import fcntl
 import os
@@ -18,11 +18,11 @@ pytestmark = pytest.mark.system
 
 GARBAGE = b"\xaa"
 SETTLED = 0.1
-"""For how long (s) a line takes nothing when it is full."""
+"""How long (s) a full line accepts no data."""
 
 
 class Line:
-    """A serial port of the robot's pattern, whose board reads only when the test does."""
+    """A serial port of the robot whose board reads only when the test does."""
 
     def __init__(self, robot: Robot) -> None:
         self.board, self.port = os.openpty()
@@ -32,7 +32,7 @@ class Line:
         (robot.folder / f"tty{uid_of('polar-bear')}").symlink_to(os.ttyname(self.port))
 
     async def opened(self) -> None:
-        """Wait until the device process has opened the port, and has disabled its board."""
+        """Wait until the device process has opened the port and disabled the board."""
         heard = b""
         with trio.fail_after(PATIENCE):
             while DISABLE_FRAME not in heard:
@@ -40,7 +40,7 @@ class Line:
                 heard += os.read(self.board, 65536)
 
     def fill(self) -> None:
-        """Fill the line, until the kernel moves no more of it from one of its buffers to the next."""
+        """Fill the line and all buffers of the kernel behind it."""
         while select.select([], [self.port], [], SETTLED)[1]:
             for size in (512, 1):
                 with suppress(BlockingIOError):
@@ -48,14 +48,14 @@ class Line:
                         os.write(self.port, GARBAGE * size)
 
     def last_heard(self) -> bytes:
-        """What the board is sent after the bytes that fill the line."""
+        """Return what the board receives after the bytes that fill the line."""
         heard = b""
         while select.select([self.board], [], [], 0)[0]:
             heard += os.read(self.board, 65536)
         return heard.rpartition(GARBAGE)[2]
 
     def is_free(self) -> bool:
-        """Whether no process has the lock of the port."""
+        """Return whether no process has the lock of the port."""
         with suppress(BlockingIOError):
             fcntl.flock(self.port, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return True
@@ -127,8 +127,8 @@ ENDS = [
 
 
 @pytest.mark.parametrize("end", ENDS, ids=lambda end: end.__name__)
-async def test_board_is_disabled_over_a_full_line_whatever_ends_the_robot(
-    robot: Robot, line: Line, end: Callable[[Robot], Awaitable[None]], nursery: trio.Nursery
+async def test_board_with_a_full_line_is_disabled_at_any_end(
+    robot: Robot, line: Line, end: Callable[[Robot], Awaitable[None]]
 ) -> None:
     await robot.start()
     await line.opened()
@@ -141,4 +141,3 @@ async def test_board_is_disabled_over_a_full_line_whatever_ends_the_robot(
     if end in {crash_all, lose_the_root}:
         await robot.start()  # which removes the files of a root that was killed
         await robot.stop()
-    nursery.cancel_scope.cancel()

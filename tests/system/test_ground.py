@@ -1,4 +1,4 @@
-"""What the machine does to the ground that a robot stands on: its shared memory, directory and sockets."""
+"""Damage to a robot's shared memory, directory, sockets and limits."""
 
 import contextlib
 import os
@@ -21,11 +21,11 @@ from rt.protocol.control import GamepadState
 pytestmark = pytest.mark.system
 
 FORWARD = GamepadState(0.0, 0.5, 0.0, 0.0, 0)
-MENDED = "restored removed files of the robot"
+RESTORED = "restored removed files of the robot"
 
 
 async def driving(robot: Robot) -> Device:
-    """A robot whose motor turns."""
+    """Start a robot whose motor turns."""
     motor = Device("polar-bear")
     await robot.start()
     await robot.plug_tcp(motor)
@@ -37,7 +37,7 @@ async def driving(robot: Robot) -> Device:
 
 
 async def until_called(robot: Robot, method: str) -> object:
-    """Call a method of a child that has just been started: its service is there a moment after its process."""
+    """Call a method of a new child, whose service starts after its process."""
     with trio.fail_after(30):
         while True:
             with contextlib.suppress(Exception):
@@ -76,14 +76,12 @@ def remove_lock(directory: Path) -> None:
 @pytest.mark.parametrize(
     "act", [remove, remove_parent, replace, remove_sockets, replace_sockets, remove_lock]
 )
-async def test_robot_outlives_its_directory(
-    robot: Robot, nursery: trio.Nursery, act: Callable[[Path], None]
-) -> None:
+async def test_robot_outlives_its_directory(robot: Robot, act: Callable[[Path], None]) -> None:
     motor = await driving(robot)
     children = robot.child("device"), robot.child("executor")
     holder = robot.instance.holder()
     act(robot.instance.directory)
-    await robot.logged(MENDED)
+    await robot.logged(RESTORED)
     assert robot.instance.holder() == holder
     await motor.written(duty_cycle=0.5, since=len(motor.messages))
     assert await robot.call("mode") == "teleop"
@@ -98,11 +96,10 @@ async def test_robot_outlives_its_directory(
     assert await robot.stop() == 0
     shutil.rmtree(robot.instance.directory.with_name("elsewhere"), ignore_errors=True)
     assert robot.leftovers() == []
-    nursery.cancel_scope.cancel()
 
 
-async def test_directory_that_cannot_be_made_again_ends_the_mode_and_no_process(
-    robot: Robot, nursery: trio.Nursery
+async def test_mode_ends_when_the_directory_cannot_be_recreated(
+    robot: Robot,
 ) -> None:
     motor = await driving(robot)
     runtime = robot.instance.directory.parents[1]
@@ -113,7 +110,7 @@ async def test_directory_that_cannot_be_made_again_ends_the_mode_and_no_process(
     await motor.disabled(0)
     runtime.unlink()
     runtime.mkdir(mode=0o700)
-    await robot.logged(MENDED)
+    await robot.logged(RESTORED)
     assert await robot.call("mode") == "idle"
     assert not [
         entry for entry in robot.log if entry["event"] in {"child is backoff", "child is killing"}
@@ -122,16 +119,13 @@ async def test_directory_that_cannot_be_made_again_ends_the_mode_and_no_process(
     await motor.written(duty_cycle=0.5, since=len(motor.messages))
     assert await robot.stop() == 0
     assert robot.leftovers() == []
-    nursery.cancel_scope.cancel()
 
 
 def named_memory(robot: Robot) -> list[Path]:
     return list(Path("/dev/shm").glob(f"*{robot.name}*"))
 
 
-async def test_shared_memory_survives_restarts_without_any_name(
-    robot: Robot, nursery: trio.Nursery
-) -> None:
+async def test_shared_memory_survives_restarts_without_any_name(robot: Robot) -> None:
     motor = await driving(robot)
     assert not named_memory(robot)
     for child in ("executor", "device"):
@@ -140,19 +134,15 @@ async def test_shared_memory_survives_restarts_without_any_name(
         await until_called(robot, "teleop")
         await motor.written(duty_cycle=0.5, since=len(motor.messages))
     assert robot.devices()[motor.uid]["connected"]
-    nursery.cancel_scope.cancel()
 
 
-async def test_shared_memory_of_a_running_robot_cannot_be_truncated(
-    robot: Robot, nursery: trio.Nursery
-) -> None:
+async def test_shared_memory_of_a_running_robot_cannot_be_truncated(robot: Robot) -> None:
     motor = await driving(robot)
     memory = robot.shm_prefix().rstrip("/")
     for size in (0, 4096):
         with pytest.raises(PermissionError):
             os.truncate(memory, size)
     await motor.written(duty_cycle=0.5, since=len(motor.messages))
-    nursery.cancel_scope.cancel()
 
 
 HARMLESS = {
@@ -202,16 +192,14 @@ def autonomous_main():
 
 
 async def damaged(robot: Robot, statement: str) -> Board:
-    """A robot whose program damages its shared memory while a motor moves."""
+    """Start a robot whose program damages its shared memory while a motor moves."""
     board = await driving_board(robot, DAMAGES.replace("ATTACK", statement))
     await robot.logged("memory ")
     return board
 
 
 @pytest.mark.parametrize("statement", list(HARMLESS))
-async def test_team_code_cannot_take_the_shared_memory_away(
-    robot: Robot, nursery: trio.Nursery, statement: str
-) -> None:
+async def test_team_code_cannot_remove_the_shared_memory(robot: Robot, statement: str) -> None:
     board = await damaged(robot, HARMLESS[statement])
     await robot.logged("done")
     await robot.call("list_uids")
@@ -223,12 +211,11 @@ async def test_team_code_cannot_take_the_shared_memory_away(
         "executor"
     ) <= 2
     assert robot.devices()[board.uid]["connected"]
-    nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize("statement", list(CRASHES))
-async def test_team_code_that_loses_its_shared_memory_ends_alone(
-    robot: Robot, nursery: trio.Nursery, statement: str
+async def test_team_code_without_shared_memory_ends_only_itself(
+    robot: Robot, statement: str
 ) -> None:
     board = await damaged(robot, CRASHES[statement])
     stopped = await board.stops()
@@ -237,19 +224,15 @@ async def test_team_code_that_loses_its_shared_memory_ends_alone(
     robot.write("studentcode.py", f"def autonomous_main():\n    {DRIVE}\n")
     await robot.call("auto")
     await board.moves()
-    nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize("statement", list(ENDS))
-async def test_team_code_that_erases_the_shared_memory_ends_the_robot_in_order(
-    robot: Robot, nursery: trio.Nursery, statement: str
-) -> None:
+async def test_erased_shared_memory_ends_the_robot_in_order(robot: Robot, statement: str) -> None:
     board = await damaged(robot, ENDS[statement])
     await robot.logged("team code has overwritten the robot's shared memory", level="critical")
     stopped = await board.stops()
     assert await robot.wait() == 1
     await stays_still(board, stopped)
-    nursery.cancel_scope.cancel()
 
 
 OVERWRITES = {
@@ -275,8 +258,8 @@ def autonomous_main():
 
 
 @pytest.mark.parametrize("statement", list(OVERWRITES))
-async def test_damage_to_the_memory_of_a_device_ends_with_its_mode(
-    robot: Robot, nursery: trio.Nursery, statement: str
+async def test_damaged_memory_of_a_device_is_replaced_after_the_mode(
+    robot: Robot, statement: str
 ) -> None:
     board = Board()
     program = OVERWRITING.replace("UID", str(int(board.uid))).replace(
@@ -293,11 +276,10 @@ async def test_damage_to_the_memory_of_a_device_ends_with_its_mode(
     await board.moves()
     assert await robot.call("mode") == "auto"
     assert robot.devices()[board.uid]["connected"]
-    nursery.cancel_scope.cancel()
 
 
 async def helpers(robot: Robot) -> list[int]:
-    """The processes that the team's code has started."""
+    """Return the processes that the team's code has started."""
     program = Path(__file__).parents[1] / "programs" / "leaves_processes.py"
     robot.write("studentcode.py", program.read_text())
     await driving(robot)
@@ -313,7 +295,7 @@ async def helpers(robot: Robot) -> list[int]:
 
 
 async def gone(pids: list[int]) -> None:
-    """Wait for the end of processes that are not ours."""
+    """Wait until processes that are not children have exited."""
     with trio.fail_after(30):
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
@@ -328,9 +310,7 @@ async def gone(pids: list[int]) -> None:
     BINARY is not None, reason="the team's code of this test starts a Python of its own"
 )
 @pytest.mark.parametrize("way", ["stop", "estop", "idle", "auto", "kill executor", "hang"])
-async def test_no_process_of_team_code_outlives_its_executor(
-    robot: Robot, nursery: trio.Nursery, way: str
-) -> None:
+async def test_no_process_of_team_code_outlives_its_executor(robot: Robot, way: str) -> None:
     pids = await helpers(robot)
     if way == "stop":
         assert await robot.stop() == 0
@@ -346,7 +326,6 @@ async def test_no_process_of_team_code_outlives_its_executor(
         )
         await robot.logged("child is ready", child="executor", count=2)
     await gone(pids)
-    nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize(
@@ -357,7 +336,7 @@ async def test_no_process_of_team_code_outlives_its_executor(
         (resource.RLIMIT_AS, 400 << 20, "the limit of address space is 409600 KiB"),
     ],
 )
-async def test_limit_that_is_too_low_is_one_sentence(
+async def test_too_low_limit_is_one_sentence(
     robot: Robot, limit: int, value: int, words: str
 ) -> None:
     if BINARY is not None and limit != resource.RLIMIT_NOFILE:
@@ -396,7 +375,7 @@ _OPTION = {
 }
 
 
-async def test_removed_project_folder_is_named(robot: Robot, nursery: trio.Nursery) -> None:
+async def test_removed_project_folder_is_named(robot: Robot) -> None:
     motor = await driving(robot)
     await robot.call("idle")
     since = len(motor.messages)
@@ -411,4 +390,3 @@ async def test_removed_project_folder_is_named(robot: Robot, nursery: trio.Nurse
     assert not any("Traceback" in str(entry) for entry in robot.log)
     assert motor.writes(since) == 0
     assert await robot.stop() == 0
-    nursery.cancel_scope.cancel()

@@ -1,4 +1,4 @@
-"""Programs that do what they should not."""
+"""Team code that hangs, forks, exits, or attacks the robot."""
 
 import contextlib
 import os
@@ -17,12 +17,12 @@ pytestmark = pytest.mark.system
 
 LOOK_INTERVAL = 0.02
 OBSERVED = 0.8
-"""For how long (s) a device is watched that has to stay disabled."""
+"""How long (s) a device must stay disabled."""
 PROGRAMS = Path(__file__).parents[1] / "programs"
 
 
 async def runs(robot: Robot, program: str, mode: str, *flags: str) -> Device:
-    """A robot that runs a program in a mode; its motor, whose UID the program has as ``UID``."""
+    """Start a robot in a mode and return its motor; ``UID`` in the program is its UID."""
     motor = Device("polar-bear")
     robot.write("studentcode.py", program.replace("UID", str(motor.uid)))
     await robot.start(*flags)
@@ -33,85 +33,67 @@ async def runs(robot: Robot, program: str, mode: str, *flags: str) -> Device:
 
 
 async def started(robot: Robot, program: str) -> Device:
-    """A robot that runs a program of the corpus in teleop; its motor, which has been written to."""
+    """Start a robot with a program of tests/programs in teleop; return its motor after a write."""
     motor = await runs(robot, (PROGRAMS / program).read_text(), "teleop")
     await motor.written(duty_cycle=0.5)
     return motor
 
 
-async def test_main_that_swallows_its_time_limit_loses_the_motors(
-    robot: Robot, nursery: trio.Nursery
-) -> None:
+async def test_main_that_ignores_its_time_limit_loses_the_motors(robot: Robot) -> None:
     motor = await started(robot, "swallows_time_limit.py")
     since = await motor.disabled(await motor.written(duty_cycle=0.5))
     await robot.logged("does not return")
     assert motor.writes(since) == 0
-    # It cannot be stopped either, so its process ends, and a new one is ready and idle.
+    # The program cannot be stopped, so its process is killed, and a new one is ready and idle.
     done = await robot.command("call", "idle")
     assert done.returncode in {0, 1}
     await robot.logged("child is ready", child="executor", count=2)
     assert await robot.call("mode") == "idle"
-    nursery.cancel_scope.cancel()
 
 
-async def test_a_stray_thread_ends_with_its_mode(robot: Robot, nursery: trio.Nursery) -> None:
+async def test_thread_ends_with_its_mode(robot: Robot) -> None:
     motor = await started(robot, "stray_thread.py")
     before = robot.child("executor")
     since = len(motor.messages)
     await robot.call("idle")
     since = await motor.disabled(since)
     await robot.wait_exited(before)
-    # Nor does it drive under the next program.
+    # It does not drive under the next program.
     robot.write("studentcode.py", "def teleop_main():\n    print('next')\n")
     await robot.call("teleop")
     await robot.logged("next", count=5)
     assert motor.writes(since) == 0
     assert motor.emulated.values["duty_cycle"] == 0.0
-    nursery.cancel_scope.cancel()
 
 
-async def test_an_action_that_blocks_the_event_loop_loses_the_motors(
-    robot: Robot, nursery: trio.Nursery
-) -> None:
+async def test_action_that_blocks_the_event_loop_loses_the_motors(robot: Robot) -> None:
     motor = await started(robot, "blocking_action.py")
     await motor.disabled(await motor.written(duty_cycle=0.5))
-    nursery.cancel_scope.cancel()
 
 
-async def test_an_error_in_main_disables_and_says_where(
-    robot: Robot, nursery: trio.Nursery
-) -> None:
+async def test_error_in_main_disables_devices_and_names_the_line(robot: Robot) -> None:
     motor = await started(robot, "error_after_a_while.py")
     await motor.disabled(await motor.written(duty_cycle=0.5))
     entry = await robot.logged("ZeroDivisionError")
     assert entry["line"] == 11
     assert Path(entry["file"]).name == "studentcode.py"
-    nursery.cancel_scope.cancel()
 
 
-async def test_children_of_the_teams_code_end_with_the_robot(
-    robot: Robot, nursery: trio.Nursery
-) -> None:
+async def test_programs_of_team_code_end_with_the_robot(robot: Robot) -> None:
     await started(robot, "starts_processes.py")
     await robot.logged("started processes")
     assert await robot.stop() == 0
     assert robot.leftovers() == []
-    nursery.cancel_scope.cancel()
 
 
-async def test_code_that_ends_its_process_is_started_again_idle(
-    robot: Robot, nursery: trio.Nursery
-) -> None:
+async def test_executor_restarts_idle_after_code_ends_its_process(robot: Robot) -> None:
     motor = await started(robot, "exits.py")
     await motor.disabled(await motor.written(duty_cycle=0.5))
     await robot.logged("child is ready", child="executor", count=2)
     assert await robot.call("mode") == "idle"
-    nursery.cancel_scope.cancel()
 
 
-async def test_idle_wins_over_a_mode_that_is_about_to_begin(
-    robot: Robot, nursery: trio.Nursery
-) -> None:
+async def test_idle_wins_over_a_starting_mode(robot: Robot) -> None:
     robot.write(
         "studentcode.py", "import time\nprint('loading')\ntime.sleep(8)\ndef teleop_main(): pass\n"
     )
@@ -127,22 +109,18 @@ async def test_idle_wins_over_a_mode_that_is_about_to_begin(
         await robot.call("idle")
     assert "did not begin: idle was requested" in answers[0]
     assert not [entry for entry in robot.log if entry["event"] == "mode began"]
-    nursery.cancel_scope.cancel()
 
 
-async def test_an_action_that_swallows_its_cancel_cannot_hold_the_robot(
-    robot: Robot, nursery: trio.Nursery
-) -> None:
+async def test_action_that_ignores_its_cancellation_is_ended(robot: Robot) -> None:
     motor = await started(robot, "swallows_cancel.py")
     since = len(motor.messages)
     await robot.command("call", "idle")
     await motor.disabled(since)
     await robot.logged("child is ready", child="executor", count=2)
     assert await robot.call("mode") == "idle"
-    nursery.cancel_scope.cancel()
 
 
-async def test_a_fork_of_the_teams_code_moves_no_motor(robot: Robot, nursery: trio.Nursery) -> None:
+async def test_fork_of_team_code_moves_no_motor(robot: Robot) -> None:
     motor = await started(robot, "forks.py")
     since = len(motor.messages)
     for _ in range(20):
@@ -153,7 +131,6 @@ async def test_a_fork_of_the_teams_code_moves_no_motor(robot: Robot, nursery: tr
         if isinstance(message, DevWrite)
     ]
     assert min(written) > 0
-    nursery.cancel_scope.cancel()
 
 
 OVERWRITES = """
@@ -184,9 +161,7 @@ def teleop_main():
 
 
 @pytest.mark.parametrize("fill", [b"\xff", b"\0", b"\x7f"])
-async def test_overwritten_shared_memory_ends_the_robot_in_order(
-    robot: Robot, nursery: trio.Nursery, fill: bytes
-) -> None:
+async def test_overwritten_shared_memory_ends_the_robot_in_order(robot: Robot, fill: bytes) -> None:
     motor = await runs(robot, OVERWRITES.replace("FILL", repr(fill)), "teleop")
     since = await motor.written(duty_cycle=0.5)
     await robot.logged("team code has overwritten the robot's shared memory", level="critical")
@@ -194,9 +169,8 @@ async def test_overwritten_shared_memory_ends_the_robot_in_order(
     assert await robot.wait() == 1
     assert "Traceback" not in robot.errors.decode()
     assert "internal error" not in robot.errors.decode()
-    while robot.processes():  # noqa: ASYNC110 - they end with the root
+    while robot.processes():  # noqa: ASYNC110
         await trio.sleep(LOOK_INTERVAL)
-    nursery.cancel_scope.cancel()
 
 
 FORGES = """
@@ -253,8 +227,8 @@ async def stop_root(robot: Robot) -> None:
 
 
 @pytest.mark.parametrize("ask", [ask_for_idle, ask_for_estop, terminate_root, stop_root])
-async def test_team_code_that_forges_the_roots_words_does_not_drive_on(
-    robot: Robot, nursery: trio.Nursery, ask: Callable[[Robot], Awaitable[None]]
+async def test_forged_orders_of_the_root_do_not_prolong_motion(
+    robot: Robot, ask: Callable[[Robot], Awaitable[None]]
 ) -> None:
     motor = await runs(robot, FORGES, "auto")
     await robot.logged_one_of("forges", "team code has overwritten the robot's shared memory")
@@ -271,7 +245,6 @@ async def test_team_code_that_forges_the_roots_words_does_not_drive_on(
         os.kill(root, signal.SIGTERM)
     await robot.wait()
     await robot.wait_all_exited()
-    nursery.cancel_scope.cancel()
 
 
 TAKES = """
@@ -344,8 +317,8 @@ def take():
 
 @pytest.mark.parametrize("taken", list(TAKEN))
 @pytest.mark.parametrize("stop", ["idle", "teleop"])
-async def test_team_code_that_takes_what_is_not_its_own_does_not_drive_on(
-    robot: Robot, nursery: trio.Nursery, taken: str, stop: str
+async def test_taken_slots_and_names_do_not_prolong_motion(
+    robot: Robot, taken: str, stop: str
 ) -> None:
     motor = await runs(robot, TAKEN[taken] + TAKES, "auto", "--no-teleop-needs-gamepad")
     await robot.logged("taken")
@@ -355,4 +328,3 @@ async def test_team_code_that_takes_what_is_not_its_own_does_not_drive_on(
     await trio.sleep(OBSERVED)
     assert motor.writes(since) == 0
     assert await robot.call("mode") == stop
-    nursery.cancel_scope.cancel()

@@ -1,4 +1,4 @@
-"""A whole robot whose callers send what costs time: the code drives on, and stops are carried out."""
+"""Costly calls delay neither the team's code nor stops."""
 
 import itertools
 import secrets
@@ -16,7 +16,7 @@ from rt.remote import Client, SocketNode
 pytestmark = pytest.mark.system
 
 LONGEST_PAUSE = 1.0
-"""Most time (s) between two writes that reach the board: a machine that is loaded by tests, and no device process that hangs for 2 s."""
+"""Maximum time (s) between two writes at the board, for a busy machine."""
 WRITES = 20
 
 DRIVES = """
@@ -52,7 +52,7 @@ HOSTILE: dict[str, list[tuple[str, list[Any]]]] = {
         ("mode", [NAME]),
     ],
 }
-"""Calls that once occupied a process for 60 ms to 2.3 s, and others like them."""
+"""Calls that would occupy a process without bounds."""
 
 
 class Callers:
@@ -68,7 +68,7 @@ class Callers:
         self._service = service
 
     async def call(self, first: int) -> None:
-        """Make all calls in turn until cancelled, at first the one of a number."""
+        """Make all calls in turn until cancelled, beginning with the given one."""
         node = SocketNode(
             zmq.DEALER,
             f"hostile-{secrets.token_hex(4)}",
@@ -84,9 +84,7 @@ class Callers:
 
 
 @pytest.mark.parametrize("service", HOSTILE)
-async def test_motor_is_driven_and_stopped_whatever_is_called(
-    robot: Robot, nursery: trio.Nursery, service: str
-) -> None:
+async def test_costly_calls_do_not_delay_driving_or_stops(robot: Robot, service: str) -> None:
     board = Board()
     robot.write("studentcode.py", DRIVES)
     await robot.start()
@@ -117,4 +115,3 @@ async def test_motor_is_driven_and_stopped_whatever_is_called(
     assert not [
         entry for entry in robot.log if entry["event"] in {"child is killing", "handler failed"}
     ]
-    nursery.cancel_scope.cancel()

@@ -1,4 +1,4 @@
-"""An idle robot is quiet, whatever it did before: no process polls or spins."""
+"""An idle robot uses no processor time: no process polls or spins."""
 
 import pytest
 import trio
@@ -8,14 +8,14 @@ from support.robot import PATIENCE, Robot
 pytestmark = pytest.mark.system
 
 MOST_WAKEUPS = 25.0
-"""Wake-ups a second of all processes of an idle robot together."""
+"""Maximum wake-ups per second of all processes of an idle robot."""
 MOST_CPU = 0.3
-"""Share of one processor of all of them: a process that spins uses all that it gets."""
+"""Maximum share of one processor that they use; a spinning process uses all that it gets."""
 SECONDS = 4.0
 
 
 async def quiet(robot: Robot) -> None:
-    """Wait until the robot is as quiet as an idle robot is; what follows an activity may take a while."""
+    """Wait until the robot is as quiet as an idle robot."""
     told = ""
     with trio.move_on_after(PATIENCE):
         while True:

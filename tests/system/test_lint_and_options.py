@@ -1,4 +1,4 @@
-"""The linter and remote changes of options, on a whole robot and from the executable."""
+"""The linter and remote changes of options."""
 
 import contextlib
 import json
@@ -37,11 +37,11 @@ HOSTILE = "x = [" + "[[0] * 9, {}, lambda: (yield)]," * 15_000 + "]\n"
 
 
 class TestCommand:
-    async def test_a_good_program_is_left_alone(self, robot: Robot) -> None:
+    async def test_good_program_has_no_problems(self, robot: Robot) -> None:
         done = await robot.command("lint")
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
-    async def test_a_bad_one_is_told_as_an_editor_expects(self, robot: Robot) -> None:
+    async def test_problems_are_printed_in_the_format_of_editors(self, robot: Robot) -> None:
         robot.write("studentcode.py", BAD)
         done = await robot.command("lint")
         assert done.returncode == 1
@@ -61,29 +61,29 @@ class TestCommand:
             ("RT301", 12, 4, "teleop_main"),
         ]
 
-    async def test_warnings_alone_are_no_failure(self, robot: Robot) -> None:
+    async def test_warnings_alone_are_exit_status_0(self, robot: Robot) -> None:
         robot.write("studentcode.py", "import os\n\n\ndef teleop_main():\n    pass\n")
         done = await robot.command("lint")
         assert (done.returncode, len(done.stdout.splitlines())) == (0, 1)
 
-    async def test_the_files_of_init_are_good(self, robot: Robot) -> None:
+    async def test_files_of_init_have_no_problems(self, robot: Robot) -> None:
         assert (await robot.command("init", "--force")).returncode == 0
         done = await robot.command("lint")
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
-    async def test_a_file_that_is_not_there_is_one_sentence(self, robot: Robot) -> None:
+    async def test_missing_file_is_one_sentence(self, robot: Robot) -> None:
         done = await robot.command("lint", "absent.py")
         assert (done.returncode, done.stdout) == (1, "")
         assert done.stderr.startswith("rt: no such file: absent.py")
         assert len(done.stderr.splitlines()) == 1
 
-    async def test_the_checks_are_listed(self, robot: Robot) -> None:
+    async def test_list_prints_all_checks(self, robot: Robot) -> None:
         done = await robot.command("lint", "--list")
         assert "RT201  error    unknown-device" in done.stdout
 
 
 class TestCall:
-    async def test_a_running_robot_lints_its_code(self, robot: Robot) -> None:
+    async def test_running_robot_lints_its_code(self, robot: Robot) -> None:
         await robot.start()
         assert await robot.call("lint") == []
         robot.write("studentcode.py", BAD)
@@ -98,7 +98,7 @@ class TestCall:
             ("syntax-error", 1)
         ]
 
-    async def test_a_hostile_program_is_answered_while_the_robot_drives(self, robot: Robot) -> None:
+    async def test_lint_of_hostile_program_ends_while_the_robot_drives(self, robot: Robot) -> None:
         await robot.start()
         device = Device("polar-bear")
         await robot.plug_tcp(device)
@@ -118,13 +118,13 @@ class TestCall:
         assert await robot.call("mode") == "teleop"
         await robot.call("idle")
 
-    async def test_a_robot_that_is_killed_leaves_no_linter_behind(self, robot: Robot) -> None:
+    async def test_killed_robot_leaves_no_linter_behind(self, robot: Robot) -> None:
         await robot.start()
         robot.write("studentcode.py", HOSTILE)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(robot.command, "call", "lint")
             with trio.fail_after(40):
-                while not any(map(is_linter, robot.processes())):  # noqa: ASYNC110 - a process that begins rings no bell
+                while not any(map(is_linter, robot.processes())):  # noqa: ASYNC110
                     await trio.sleep(0.02)
             os.kill(robot.root(), signal.SIGKILL)
             await robot.wait_all_exited()
@@ -139,7 +139,7 @@ def is_linter(pid: int) -> bool:
 
 
 class TestOptions:
-    async def test_what_is_set_counts_from_the_next_start_on(self, robot: Robot) -> None:
+    async def test_set_option_takes_effect_at_the_next_start(self, robot: Robot) -> None:
         await robot.start()
         uid = str(uid_of("servo-motor"))
         options = {"dev_poll_interval": 0.05, "dev_name": {"arm": uid}}
@@ -168,14 +168,14 @@ class TestOptions:
         await robot.stop()
         assert not path.exists()
 
-    async def test_a_flag_goes_before_what_is_set(self, robot: Robot) -> None:
+    async def test_flag_overrides_a_set_option(self, robot: Robot) -> None:
         await robot.start()
         await robot.call("set_option", {"log_level": "debug"})
         await robot.stop()
         await robot.start("--log-level", "info")
         assert await robot.call("get_option", "log_level") == "info"
 
-    async def test_what_may_not_be_set_is_one_sentence(self, robot: Robot) -> None:
+    async def test_option_that_cannot_be_set_is_one_sentence(self, robot: Robot) -> None:
         await robot.start()
         for options, said in {
             '{"bind": "0.0.0.0"}': "bind cannot be set remotely, because it decides who reaches the",
@@ -189,7 +189,7 @@ class TestOptions:
             assert len(done.stderr.splitlines()) == 1
         assert await robot.call("set_option", {}) == {}
 
-    async def test_a_broken_file_is_one_sentence_with_the_remedy(self, robot: Robot) -> None:
+    async def test_invalid_overrides_are_one_sentence_with_the_remedy(self, robot: Robot) -> None:
         path = robot.folder / "state/rt" / robot.name / overrides.FILE_NAME
         path.parent.mkdir(parents=True)
         path.write_text("{")
@@ -199,9 +199,7 @@ class TestOptions:
 
 
 class TestStamps:
-    async def test_a_recorded_datagram_does_not_move_a_robot_whose_driver_is_silent(
-        self, robot: Robot
-    ) -> None:
+    async def test_recorded_datagram_does_not_move_a_robot(self, robot: Robot) -> None:
         await robot.start()
         device = Device("polar-bear")
         await robot.plug_tcp(device)

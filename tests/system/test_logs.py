@@ -1,4 +1,4 @@
-"""The log of a whole robot: seen live, by others, again after a restart, and kept."""
+"""The log of a robot: live, from other computers, across restarts, and in files."""
 
 import json
 import os
@@ -47,7 +47,7 @@ DEFAULT_LOG = ("state", "rt")
 
 
 class Watcher:
-    """One `rt logs` beside a robot."""
+    """A running `rt logs` of a robot."""
 
     def __init__(self, robot: Robot, process: trio.Process) -> None:
         self.process = process
@@ -97,7 +97,7 @@ Watch = Callable[..., Awaitable[Watcher]]
 
 @pytest.fixture
 async def watch(robot: Robot) -> AsyncIterator[Watch]:
-    """Starts `rt logs`; what of it is left in the end is killed."""
+    """Start `rt logs` processes, which are killed at the end."""
     processes: list[trio.Process] = []
 
     async def start(*arguments: str) -> Watcher:
@@ -127,9 +127,7 @@ def kept(robot: Robot) -> list[dict[str, Any]]:
     return [json.loads(line) for line in log_file(robot).read_text().splitlines()]
 
 
-async def test_the_teams_prints_are_seen_with_mode_and_time(
-    robot: Robot, watch: Watch, nursery: trio.Nursery
-) -> None:
+async def test_prints_of_team_code_show_mode_and_time(robot: Robot, watch: Watch) -> None:
     robot.write("studentcode.py", TALKS)
     await robot.start()
     person, program = await watch("--since", "1h"), await watch("--since", "1h", "--json")
@@ -152,12 +150,9 @@ async def test_the_teams_prints_are_seen_with_mode_and_time(
     assert await person.end(signal.SIGINT) == 0
     assert await program.end() == 0
     assert person.errors == program.errors == ""
-    nursery.cancel_scope.cancel()
 
 
-async def test_levels_and_processes_are_chosen(
-    robot: Robot, watch: Watch, nursery: trio.Nursery
-) -> None:
+async def test_events_are_selected_by_level_and_process(robot: Robot, watch: Watch) -> None:
     robot.write("studentcode.py", TALKS)
     await robot.start()
     bad = await watch("--since", "1h", "--level", "error", "--json")
@@ -172,12 +167,9 @@ async def test_levels_and_processes_are_chosen(
     } == {"executor"}
     for watcher in (bad, ours):
         assert await watcher.end() == 0
-    nursery.cancel_scope.cancel()
 
 
-async def test_a_robot_that_is_restarted_is_followed_and_nothing_of_it_is_missed(
-    robot: Robot, watch: Watch, nursery: trio.Nursery
-) -> None:
+async def test_follower_shows_every_event_across_a_restart(robot: Robot, watch: Watch) -> None:
     await robot.start()
     watcher = await watch("--since", "1h", "--json")
     await watcher.shows("robot ready")
@@ -188,19 +180,16 @@ async def test_a_robot_that_is_restarted_is_followed_and_nothing_of_it_is_missed
     await watcher.until(
         lambda watcher: [e["event"] for e in watcher.events].count("robot ready") == 2
     )
-    # The file is written a moment after the event is published, and in the end completely.
+    # The file is written shortly after the event is published.
     assert await robot.stop() == 0
     await watcher.until(lambda watcher: watcher.errors.count("disconnected from") == 2)
     shown = [(event["timestamp"], event["event"]) for event in watcher.events]
     assert sorted(shown) == sorted((event["timestamp"], event["event"]) for event in kept(robot))
     assert len(set(shown)) == len(shown)
     assert await watcher.end() == 0
-    nursery.cancel_scope.cancel()
 
 
-async def test_the_last_words_of_a_killed_executor_are_not_lost(
-    robot: Robot, watch: Watch, nursery: trio.Nursery
-) -> None:
+async def test_last_output_of_a_killed_executor_is_logged(robot: Robot, watch: Watch) -> None:
     robot.write("studentcode.py", DIES)
     await robot.start()
     watcher = await watch("--since", "1h", "--json")
@@ -215,11 +204,10 @@ async def test_the_last_words_of_a_killed_executor_are_not_lost(
     for events in (robot.log, watcher.events, kept(robot)):
         assert [event["event"] for event in events if event.get("source") == "print"] == expected
     await watcher.end()
-    nursery.cancel_scope.cancel()
 
 
-async def test_a_subscriber_that_does_not_read_costs_the_robot_nothing(
-    robot: Robot, watch: Watch, nursery: trio.Nursery
+async def test_subscriber_that_does_not_read_does_not_delay_the_robot(
+    robot: Robot, watch: Watch
 ) -> None:
     robot.write("studentcode.py", FLOODS)
     await robot.start()
@@ -237,12 +225,9 @@ async def test_a_subscriber_that_does_not_read_costs_the_robot_nothing(
     asleep.process.send_signal(signal.SIGCONT)
     await asleep.until(lambda watcher: "disconnected from" in watcher.errors)
     assert await asleep.end() == 0
-    nursery.cancel_scope.cancel()
 
 
-async def test_without_a_robot_it_says_at_once_what_to_do(
-    robot: Robot, nursery: trio.Nursery
-) -> None:
+async def test_logs_without_a_robot_name_the_remedy_at_once(robot: Robot) -> None:
     done = await robot.command("logs")
     assert done.returncode != 0
     assert "rt run" in done.stderr
@@ -261,10 +246,9 @@ async def test_without_a_robot_it_says_at_once_what_to_do(
     assert [json.loads(line)["event"] for line in done.stdout.splitlines()] == [
         e["event"] for e in kept(robot)
     ]
-    nursery.cancel_scope.cancel()
 
 
-async def test_it_ends_when_nobody_reads_it_any_more(robot: Robot, nursery: trio.Nursery) -> None:
+async def test_logs_end_when_their_output_is_closed(robot: Robot) -> None:
     await robot.start()
     reading, writing = os.pipe()
     process = await trio.lowlevel.open_process(
@@ -278,21 +262,17 @@ async def test_it_ends_when_nobody_reads_it_any_more(robot: Robot, nursery: trio
     os.close(reading)
     with trio.fail_after(PATIENCE):
         assert await process.wait() == 0
-    nursery.cancel_scope.cancel()
 
 
-async def test_a_log_file_on_a_full_disk_is_said_once(robot: Robot, nursery: trio.Nursery) -> None:
+async def test_full_disk_is_logged_once(robot: Robot) -> None:
     await robot.start("--log-file", "/dev/full")
     await robot.logged("log file not writable")
     assert await robot.call("mode") == "idle"
     assert await robot.stop() == 0
     assert len([entry for entry in robot.log if "log file not writable" in entry["event"]]) == 1
-    nursery.cancel_scope.cancel()
 
 
-async def test_another_computers_robot_is_watched_by_its_address(
-    robot: Robot, watch: Watch, nursery: trio.Nursery
-) -> None:
+async def test_logs_of_another_computer_are_shown_by_address(robot: Robot, watch: Watch) -> None:
     await robot.start()
     watcher = await watch(f"tcp://127.0.0.1:{robot.port_base + 1}", "--json")
     with trio.fail_after(PATIENCE):
@@ -301,4 +281,3 @@ async def test_another_computers_robot_is_watched_by_its_address(
             await robot.call("idle")
     assert watcher.events[0]["instance"] == robot.name
     assert await watcher.end() == 0
-    nursery.cancel_scope.cancel()

@@ -1,6 +1,6 @@
-"""A whole robot whose ports are fed with noise while a driver's station drives and calls it.
+"""Noise at the ports of a robot while a station drives and calls it.
 
-NOISE_SECONDS says how long (5 in the suite, `just soak` longer); with `-s` the figures are printed.
+NOISE_SECONDS is the duration, by default 5; `just soak` runs longer. `-s` prints the figures.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.system
 SECONDS = float(os.environ.get("NOISE_SECONDS", "5"))
 ENOUGH = 10 * SECONDS
 GROWTH = 100
-"""How much memory a process may take beyond what it had after the first second of noise, in MiB."""
+"""Memory (MiB) by which a process may grow after the first second of noise."""
 SERVICES = (b"broker-service", b"device-service", b"executor-service")
 HARMLESS = (
     "describe",
@@ -39,7 +39,7 @@ HARMLESS = (
     "$gone",
     "update_gamepads",
 )
-"""Methods that noise may call: no stranger's right to `estop` is in question here."""
+"""Methods that noise calls; it does not call `estop`."""
 BIG = 64 << 20
 
 
@@ -59,7 +59,7 @@ class Noise:
         self._sockets: list[zmq.Socket[bytes]] = []
 
     def run(self, stop: Callable[[], bool]) -> None:
-        """Send until told to stop; in a thread of its own."""
+        """Send until stopped; runs in a thread."""
         kinds = (
             self._zmq,
             self._zmq,
@@ -105,7 +105,7 @@ class Noise:
         if chance.random() < 0.3:
             raw[chance.randrange(len(raw))] = chance.randrange(256)
         if chance.random() < 0.1:
-            # A length that is not there: whoever believes it takes 4 GiB.
+            # A false length: a receiver that trusts it allocates 4 GiB.
             raw = bytearray(
                 b"\x93\x02\xa1a" + chance.choice((b"\xdd", b"\xdf", b"\xdb", b"\xc6")) + b"\xff" * 4
             )
@@ -154,7 +154,7 @@ class Noise:
                     sender.sendto(payload, ("127.0.0.1", self._base + 2))
 
     def _identity(self) -> None:
-        """One more peer that says who it is, and goes."""
+        """Connect a peer, announce its name, and disconnect."""
         with (
             contextlib.suppress(OSError),
             socket.create_connection(("127.0.0.1", self._base), 1) as stream,
@@ -169,7 +169,7 @@ class Noise:
             )
 
     def _giant(self) -> None:
-        """A message of 64 MiB, as far as it is taken."""
+        """Send a message of 64 MiB, as far as it is accepted."""
         with (
             contextlib.suppress(OSError),
             socket.create_connection(("127.0.0.1", self._base), 1) as stream,
@@ -183,12 +183,12 @@ class Noise:
 
 
 def resident(pid: int) -> float:
-    """The memory that a process has in MiB."""
+    """Return the resident memory of a process in MiB."""
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
 
 
-async def test_noise_stops_nothing(robot: Robot, nursery: trio.Nursery) -> None:
+async def test_noise_does_not_stop_the_robot(robot: Robot) -> None:
     await robot.start()
     motor = Device("polar-bear")
     await robot.plug_tcp(motor)
@@ -217,7 +217,7 @@ async def test_noise_stops_nothing(robot: Robot, nursery: trio.Nursery) -> None:
             began = time.monotonic()
             before: dict[str, float] = {}
             try:
-                # On a busy machine it goes on until there was noise enough.
+                # On a busy machine it continues until enough noise was sent.
                 while (
                     (passed := time.monotonic() - began) < SECONDS
                     or not before
@@ -242,7 +242,7 @@ async def test_noise_stops_nothing(robot: Robot, nursery: trio.Nursery) -> None:
             after = {name: resident(pid) for name, pid in processes.items()}
         work.cancel_scope.cancel()
     times.sort()
-    print(f"\n{SECONDS:g} s of noise: {noise.sent}")  # noqa: T201 - figures for whoever asks with -s
+    print(f"\n{SECONDS:g} s of noise: {noise.sent}")  # noqa: T201
     print(  # noqa: T201
         f"{3 * len(times)} calls, median {times[len(times) // 2] * 1e3:.2f} ms, worst {times[-1] * 1e3:.1f} ms"
     )
@@ -255,4 +255,3 @@ async def test_noise_stops_nothing(robot: Robot, nursery: trio.Nursery) -> None:
     }
     assert not [entry for entry in robot.log if entry.get("level") == "critical"]
     assert all(after[name] < before[name] + GROWTH for name in processes), (before, after)
-    nursery.cancel_scope.cancel()

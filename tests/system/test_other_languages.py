@@ -1,4 +1,4 @@
-"""Programs that share nothing with rt but the specification call a whole robot."""
+"""Clients that share only the specification with rt call a robot."""
 
 import functools
 import json
@@ -38,7 +38,7 @@ plain: st.SearchStrategy[Any] = st.recursive(
 
 
 @given(st.lists(plain, max_size=3))
-def test_two_implementations_of_the_wire_agree(params: list[Any]) -> None:
+def test_two_implementations_encode_messages_alike(params: list[Any]) -> None:
     assert rpc.decode(pack([0, 7, "m", params])) == rpc.Request(7, "m", params)
     assert unpack(rpc.encode(rpc.Notification("m", params))) == [2, "m", params]
     assert rpc.decode(pack([1, 7, ["no", {"at": params}], None])) == rpc.Response(
@@ -47,7 +47,7 @@ def test_two_implementations_of_the_wire_agree(params: list[Any]) -> None:
 
 
 @pytest.mark.system
-async def test_a_second_implementation_calls_the_robot(robot: Robot, nursery: trio.Nursery) -> None:
+async def test_second_implementation_calls_the_robot(robot: Robot) -> None:
     await robot.start()
     motor = Device("polar-bear")
     await robot.plug_tcp(motor)
@@ -55,7 +55,6 @@ async def test_a_second_implementation_calls_the_robot(robot: Robot, nursery: tr
     await in_thread(
         functools.partial(_call_everything, f"tcp://127.0.0.1:{robot.port_base}", str(motor.uid))
     )
-    nursery.cancel_scope.cancel()
 
 
 def _call_everything(address: str, uid: str) -> None:
@@ -77,14 +76,14 @@ def _call_everything(address: str, uid: str) -> None:
         assert context == {"address": "devic-service", "method": "ping"}
         (message, _), _ = client.call("device-service", "pong")
         assert message == "there is no method pong; did you mean ping?"
-        # What is not answered would come before the answer of what was asked after it.
+        # An answer to the notification would precede the answer to the later call.
         client.notify("device-service", "ping")
         client.notify("device-service", "no such method", 1)
         client.notify("device-service", "$cancel", 1)
         assert client.call("executor-service", "mode") == (None, "idle")
         assert client.call("device-service", "list_uids") == (None, [uid])
-        # A service that ends is told only to peers that have asked for that: each answer is the
-        # next message.
+        # Only peers that announce it are notified of ended services: each answer is the next
+        # message.
         _, children = client.call("broker-service", "status")
         (child,) = [each for each in children if each["name"] == "device"]
         os.kill(child["pid"], signal.SIGKILL)
@@ -104,7 +103,7 @@ def _pid_of_device(client: TinyClient) -> int | None:
 
 @pytest.fixture(scope="module")
 def node_home() -> Iterator[Path]:
-    """A folder with the packages of Node.js; a test that needs it is skipped where they cannot be had."""
+    """A directory with the packages of Node.js; skips the test if they are unavailable."""
     for program in ("node", "npm"):
         if shutil.which(program) is None:
             pytest.skip(f"{program} is not installed")
@@ -132,7 +131,7 @@ def node_home() -> Iterator[Path]:
 
 
 @pytest.mark.system
-async def test_a_program_in_node_calls_the_robot(robot: Robot, node_home: Path) -> None:
+async def test_node_program_calls_the_robot(robot: Robot, node_home: Path) -> None:
     await robot.start()
     address = f"tcp://127.0.0.1:{robot.port_base}"
     with trio.fail_after(PATIENCE):

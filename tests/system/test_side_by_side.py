@@ -1,4 +1,4 @@
-"""Two robots on one machine do not hear one another."""
+"""Two robots on one machine do not affect each other."""
 
 import contextlib
 import signal
@@ -20,7 +20,7 @@ UPDATES = 15
 
 
 async def devices_heard(robot: Robot) -> set[int]:
-    """The devices that are named in some updates of a robot."""
+    """Return the devices in some updates of a robot."""
     heard: set[int] = set()
     node = DatagramNode.from_address(f"udp://224.1.1.1:{robot.port_base + 3}", bind=True)
     with trio.fail_after(40):
@@ -30,7 +30,7 @@ async def devices_heard(robot: Robot) -> set[int]:
     return heard
 
 
-async def test_each_has_its_own_devices_calls_gamepads_updates_and_end(
+async def test_two_robots_share_no_devices_calls_gamepads_or_updates(
     robot: Robot, neighbour: Robot
 ) -> None:
     ours, theirs = Device("polar-bear", 1), Device("polar-bear", 2)
@@ -56,8 +56,8 @@ async def test_each_has_its_own_devices_calls_gamepads_updates_and_end(
             each.emulated.values["duty_cycle"] not in {0.5, -0.25} for each in (ours, theirs)
         )
 
-        # One that dies takes nothing of the other with it, and neither does the next start, which
-        # sweeps what was left.
+        # Neither the death of one robot nor its next start, which removes stale files, affects the
+        # other.
         assert robot.process is not None
         robot.process.send_signal(signal.SIGKILL)
         await robot.wait()
@@ -70,13 +70,11 @@ async def test_each_has_its_own_devices_calls_gamepads_updates_and_end(
     assert await robot.call("mode") == "idle"
 
 
-async def test_emulated_devices_connect_to_the_robot_that_is_named(
-    robot: Robot, neighbour: Robot
-) -> None:
+async def test_emulated_devices_connect_to_the_named_robot(robot: Robot, neighbour: Robot) -> None:
     neighbour.environment["XDG_RUNTIME_DIR"] = robot.environment["XDG_RUNTIME_DIR"]
     neighbour.instance = Instance.locate(neighbour.name, neighbour.environment)
     await robot.start()
-    # What the options of this folder say is the address of the first robot, whichever is named.
+    # The options of this directory have the address of the first robot, whatever is named.
     robot.write("rt.toml", f"port_base = {robot.port_base}\n")
     done = await robot.command("emulate-dev", "--instance", neighbour.name, "polar-bear@2")
     assert done.returncode == 1

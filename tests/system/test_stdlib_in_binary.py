@@ -1,4 +1,4 @@
-"""The executable holds what a team's code may ask of it: the whole standard library, without any Python on the machine."""
+"""The executable contains the whole standard library and needs no Python."""
 
 import json
 import os
@@ -31,7 +31,7 @@ def execute(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str
     )
 
 
-def test_the_whole_standard_library_can_be_imported(tmp_path: Path) -> None:
+def test_whole_standard_library_can_be_imported(tmp_path: Path) -> None:
     result = execute(tmp_path, "doctor", "--json", "--only", "stdlib")
     (finding,) = json.loads(result.stdout)
     assert finding["status"] == "ok", finding["fact"]
@@ -39,7 +39,7 @@ def test_the_whole_standard_library_can_be_imported(tmp_path: Path) -> None:
     assert result.returncode == 0
 
 
-def test_the_ground_checks_pass_in_it(tmp_path: Path) -> None:
+def test_doctor_passes_in_the_executable(tmp_path: Path) -> None:
     result = execute(
         tmp_path,
         "doctor",
@@ -56,7 +56,7 @@ def test_the_ground_checks_pass_in_it(tmp_path: Path) -> None:
     assert [finding["status"] for finding in json.loads(result.stdout)] == ["ok"] * 4, result.stdout
 
 
-def test_a_helper_of_multiprocessing_is_no_second_rt(tmp_path: Path) -> None:
+def test_multiprocessing_helpers_run_in_the_executable(tmp_path: Path) -> None:
     flags = [
         "-B",
         "-S",
@@ -68,14 +68,14 @@ def test_a_helper_of_multiprocessing_is_no_second_rt(tmp_path: Path) -> None:
     assert (result.returncode, result.stderr) == (0, "")
 
 
-def test_it_is_small_and_starts_at_once(tmp_path: Path) -> None:
+def test_executable_is_small_and_starts_quickly(tmp_path: Path) -> None:
     assert Path(os.environ["RT_BINARY"]).stat().st_size <= 30_000_000
     seconds = []
     for _ in range(5):
         before = os.times()
         result = execute(tmp_path, "--version")
         after = os.times()
-        # The processor's time, which is little more when others keep the machine busy.
+        # Processor time, which depends little on the load of the machine.
         seconds.append(
             after.children_user
             + after.children_system

@@ -1,4 +1,4 @@
-"""A process that is stopped while it holds a buffer's lock costs that one device its news, and nobody else anything."""
+"""A process stopped with a buffer's lock affects only that device."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.system
 
 
 def stop_with_lock_of(robot: Robot, device: Device) -> int:
-    """A process that has taken the lock of a device's buffer and is stopped."""
+    """Stop a process that has taken the lock of a device's buffer."""
     pid = os.fork()
     if pid == 0:
         with BufferStore(CATALOG, robot.shm_prefix(), lock_timeout=10.0) as store:
@@ -26,7 +26,7 @@ def stop_with_lock_of(robot: Robot, device: Device) -> int:
     return pid
 
 
-async def test_a_stopped_process_with_a_lock_stalls_no_other_device(robot: Robot) -> None:
+async def test_stopped_lock_holder_stalls_no_other_device(robot: Robot) -> None:
     motor, switch = Device("polar-bear"), Device("limit-switch")
     await robot.start()
     for device in (motor, switch):
@@ -47,7 +47,7 @@ async def test_a_stopped_process_with_a_lock_stalls_no_other_device(robot: Robot
         os.waitpid(pid, 0)  # noqa: ASYNC222 - it ends at once
     switch.emulated.values["switch2"] = True
     with trio.fail_after(30):
-        while (row := robot.devices()[switch.uid])["values"].get("switch2") is not True:  # noqa: ASYNC110 - shared memory rings no bell of the test
+        while (row := robot.devices()[switch.uid])["values"].get("switch2") is not True:  # noqa: ASYNC110
             await trio.sleep(0.05)
     assert row != before
     starts = [entry["child"] for entry in robot.log if entry["event"] == "child is ready"]

@@ -1,4 +1,4 @@
-"""Motion does not begin while the root is stopped, whatever the robot did right before: measured at a motor."""
+"""Motion does not begin while the root is stopped, measured at a motor."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ from support.robot import Robot
 pytestmark = pytest.mark.system
 
 SETTLED = 0.3
-"""Time (s) after which the motor has to stand still, also on a busy machine."""
+"""Time (s) within which the motor must stop, even on a busy machine."""
 OBSERVED = 2.0
 
 DRIVES = f"""
@@ -62,9 +62,7 @@ def autonomous_main():
     [IS_LATE_ONCE, ACTS_NOW_AND_THEN, WAITS_FIRST],
     ids=["late once", "now and then", "later"],
 )
-async def test_code_that_writes_again_later_moves_nothing(
-    robot: Robot, nursery: trio.Nursery, program: str
-) -> None:
+async def test_code_that_writes_again_later_moves_nothing(robot: Robot, program: str) -> None:
     board = await driving(robot, program)
     await robot.logged("waits")
     await trio.sleep(0.3)
@@ -73,14 +71,11 @@ async def test_code_that_writes_again_later_moves_nothing(
     await trio.sleep(OBSERVED)
     assert board.moved_since(stopped + SETTLED) == 0.0
     os.kill(robot.root(), signal.SIGCONT)
-    nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize("child", ["device", "brake"])
 @pytest.mark.parametrize("after", [0.1, 0.3])
-async def test_child_that_is_started_again_moves_nothing(
-    robot: Robot, nursery: trio.Nursery, child: str, after: float
-) -> None:
+async def test_restarted_child_moves_nothing(robot: Robot, child: str, after: float) -> None:
     board = await driving(robot, DRIVES)
     os.kill(robot.child(child), signal.SIGKILL)
     await trio.sleep(after)
@@ -89,4 +84,3 @@ async def test_child_that_is_started_again_moves_nothing(
     await trio.sleep(OBSERVED)
     assert board.moved_since(stopped + SETTLED) == 0.0
     os.kill(robot.root(), signal.SIGCONT)
-    nursery.cancel_scope.cancel()

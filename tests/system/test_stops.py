@@ -1,4 +1,4 @@
-"""`idle` and `estop` stop what moves, whatever the executor does, and whoever commands: measured at a motor."""
+"""`idle` and `estop` stop every commander in every state, measured at a motor."""
 
 import contextlib
 import itertools
@@ -71,12 +71,12 @@ STATES = [
 
 
 def alternating(cases: Iterable[str], *values: Any) -> list[tuple[str, Any]]:
-    """Each case with one of the values in turn, by default `idle` and `estop`: a robot for each pair would take too long."""
+    """Pair each case with one value in turn, by default `idle` and `estop`, to save time."""
     return list(zip(cases, itertools.cycle(values or ("idle", "estop")), strict=False))
 
 
 async def in_state(robot: Robot, nursery: trio.Nursery, state: str) -> Board:
-    """A robot whose executor is in a state, and whose motor has moved."""
+    """Start a robot whose executor is in a state, and whose motor has moved."""
     board = await driving(robot, CODE.get(state, CODE["drives"]))
     process = robot.child("executor")
     if state == "is stopped":
@@ -95,7 +95,7 @@ async def in_state(robot: Robot, nursery: trio.Nursery, state: str) -> Board:
 
 
 async def fail(robot: Robot) -> None:
-    """Kill the executor and the standby until neither is started again at once."""
+    """Kill the executor and the standby until both restart only after a delay."""
     with trio.fail_after(PATIENCE):
         while True:
             found = {each["name"]: each for each in await robot.call("status")}
@@ -127,14 +127,13 @@ async def test_stop_commands_do_not_depend_on_the_executor(
         robot.write("studentcode.py", CODE["drives"])
         await robot.call("auto")
         await board.moves()
-    nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize(
     ("state", "command"),
     alternating(["spins", "is stopped", "fails to start", "loads code that does not return"]),
 )
-async def test_rt_call_stops_whatever_the_executor_does(
+async def test_rt_call_stops_motion_in_every_state_of_the_executor(
     robot: Robot, nursery: trio.Nursery, command: str, state: str
 ) -> None:
     board = await in_state(robot, nursery, state)
@@ -145,7 +144,6 @@ async def test_rt_call_stops_whatever_the_executor_does(
         assert await robot.wait() == 255
     else:
         assert await robot.call("mode") == "idle"
-    nursery.cancel_scope.cancel()
 
 
 WRONG_OPTIONS = {
@@ -161,7 +159,7 @@ WRONG_OPTIONS = {
 
 
 @pytest.mark.parametrize(("wrong", "command"), alternating(WRONG_OPTIONS))
-async def test_rt_call_stops_whatever_the_options_are(
+async def test_rt_call_stops_motion_despite_invalid_options(
     robot: Robot, nursery: trio.Nursery, command: str, wrong: str
 ) -> None:
     board = await in_state(robot, nursery, "drives")
@@ -179,12 +177,9 @@ async def test_rt_call_stops_whatever_the_options_are(
     await stays_still(board, await board.stops())
     if command == "estop":
         assert await robot.wait() == 255
-    nursery.cancel_scope.cancel()
 
 
-async def test_a_stop_for_a_robot_that_a_flag_names_is_for_no_other(
-    robot: Robot, nursery: trio.Nursery
-) -> None:
+async def test_stop_for_a_named_robot_reaches_no_other(robot: Robot, nursery: trio.Nursery) -> None:
     await in_state(robot, nursery, "drives")
     done = await trio.run_process(
         [*COMMAND, "--instance", "another", "call", "idle"],
@@ -196,7 +191,6 @@ async def test_a_stop_for_a_robot_that_a_flag_names_is_for_no_other(
     assert done.returncode == 1
     assert "no robot runs as 'another'" in done.stderr.decode()
     assert await robot.call("mode") == "auto"
-    nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize(
@@ -207,21 +201,20 @@ async def test_a_stop_for_a_robot_that_a_flag_names_is_for_no_other(
         signal.SIGINT,
     ),
 )
-async def test_a_signal_stops_whatever_the_executor_does(
+async def test_signal_stops_motion_in_every_state_of_the_executor(
     robot: Robot, nursery: trio.Nursery, signum: signal.Signals, state: str
 ) -> None:
     board = await in_state(robot, nursery, state)
     assert await robot.stop(signum) == 0
     await stays_still(board, await board.stops())
-    nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize(
     ("function", "command"),
     alternating(["executed", "executed again and again", "executed while the caller waits"]),
 )
-async def test_stop_commands_end_what_is_executed(
-    robot: Robot, nursery: trio.Nursery, command: str, function: str
+async def test_stop_commands_end_executed_functions(
+    robot: Robot, command: str, function: str
 ) -> None:
     board = await with_motor(
         robot,
@@ -251,13 +244,12 @@ async def test_stop_commands_end_what_is_executed(
     else:
         assert await robot.call("mode") == "idle"
     assert all(each.returncode for each in outcome)
-    nursery.cancel_scope.cancel()
 
 
 TOLD = "was disabled: the robot was stopped"
 
 
-async def test_idle_ends_what_a_command_moves(robot: Robot, nursery: trio.Nursery) -> None:
+async def test_idle_stops_a_write_command(robot: Robot) -> None:
     board = await with_motor(robot, "")
     for _ in range(2):  # another command may move it again
         async with commanding(robot, "write", "motor", "duty_cycle=0.7") as command:
@@ -267,10 +259,9 @@ async def test_idle_ends_what_a_command_moves(robot: Robot, nursery: trio.Nurser
             assert TOLD in await message(command)
             assert await command.wait() == 1
         await stays_still(board, stopped)
-    nursery.cancel_scope.cancel()
 
 
-async def test_idle_ends_what_several_commands_move(robot: Robot, nursery: trio.Nursery) -> None:
+async def test_idle_stops_several_write_commands(robot: Robot) -> None:
     boards = [await with_motor(robot, ""), Board(2), Board(3)]
     for other in boards[1:]:
         await robot.plug_pty(other)
@@ -292,12 +283,9 @@ async def test_idle_ends_what_several_commands_move(robot: Robot, nursery: trio.
             assert await command.wait() == 1
     for board in boards:
         await stays_still(board, board.pulses[-1][1])
-    nursery.cancel_scope.cancel()
 
 
-async def test_emergency_stop_ends_what_a_command_moves(
-    robot: Robot, nursery: trio.Nursery
-) -> None:
+async def test_emergency_stop_stops_a_write_command(robot: Robot) -> None:
     board = await with_motor(robot, "")
     async with commanding(robot, "write", "motor", "duty_cycle=0.7") as command:
         await board.moves()
@@ -307,10 +295,9 @@ async def test_emergency_stop_ends_what_a_command_moves(
         assert await message(command)
         assert await command.wait() == 1
     await stays_still(board, stopped)
-    nursery.cancel_scope.cancel()
 
 
-async def test_idle_ends_what_a_stopped_command_moves(robot: Robot, nursery: trio.Nursery) -> None:
+async def test_idle_stops_a_suspended_write_command(robot: Robot) -> None:
     board = await with_motor(robot, "")
     async with commanding(robot, "write", "motor", "duty_cycle=0.7") as command:
         await board.moves()
@@ -324,4 +311,3 @@ async def test_idle_ends_what_a_stopped_command_moves(robot: Robot, nursery: tri
         assert TOLD in await message(command)
         assert await command.wait() == 1
     await stays_still(board, stopped)
-    nursery.cancel_scope.cancel()

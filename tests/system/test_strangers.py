@@ -1,4 +1,4 @@
-"""A robot that is open to the network: stations with a key drive it from another machine, strangers get nothing."""
+"""A robot open to the network admits stations with a key and refuses strangers."""
 
 import json
 import shlex
@@ -37,7 +37,7 @@ async def opened(robot: Robot, *stations: str) -> Device:
 
 
 async def counted(robot: Robot, verdict: str, count: int) -> dict[str, Any]:
-    """Wait until so many control datagrams met that end; what the robot says of its stations."""
+    """Wait until this many control datagrams had a verdict; return the state of stations."""
     with trio.fail_after(PATIENCE):
         while True:
             report: dict[str, Any] = await robot.call("stations")
@@ -46,9 +46,7 @@ async def counted(robot: Robot, verdict: str, count: int) -> dict[str, Any]:
             await trio.sleep(LOOK_INTERVAL)
 
 
-async def test_a_stranger_gets_no_call_no_log_no_gamepad_and_no_device(
-    robot: Robot, remote: Elsewhere
-) -> None:
+async def test_stranger_is_refused_on_every_port(robot: Robot, remote: Elsewhere) -> None:
     motor = await opened(robot, "blue")
     await robot.call("teleop")
 
@@ -78,9 +76,7 @@ async def test_a_stranger_gets_no_call_no_log_no_gamepad_and_no_device(
     await robot.logged("control datagram dropped")
 
 
-async def test_a_station_drives_with_its_key_until_it_is_revoked(
-    robot: Robot, remote: Elsewhere
-) -> None:
+async def test_station_drives_with_its_key_until_revoked(robot: Robot, remote: Elsewhere) -> None:
     motor = await opened(robot, "blue", "red")
     root = robot.root()
 
@@ -91,7 +87,7 @@ async def test_a_station_drives_with_its_key_until_it_is_revoked(
         done = await robot.command("keys", "revoke", "blue")
         assert done.returncode == 0, done.stderr
         await robot.logged("keys revoked", stations=["blue"])
-        # It goes on sending, and is a silent one to the robot.
+        # It continues to send, but counts as silent.
         since = await motor.written(duty_cycle=0.0, since=since)
         await counted(robot, "unknown", 20)
     done = await remote.call(robot, "mode", key="blue.rtkey")
@@ -105,7 +101,7 @@ async def test_a_station_drives_with_its_key_until_it_is_revoked(
     assert robot.root() == root
 
 
-async def test_a_second_station_commands_nothing_until_it_takes_control(
+async def test_second_station_commands_nothing_until_it_takes_control(
     robot: Robot, remote: Elsewhere
 ) -> None:
     motor = await opened(robot, "blue", "red")
@@ -158,7 +154,7 @@ async def test_replayed_and_forged_gamepads_are_dropped_and_counted(
     assert motor.emulated.values["duty_cycle"] == 0.0
 
 
-async def test_a_station_hears_the_log(robot: Robot, remote: Elsewhere) -> None:
+async def test_station_receives_the_log(robot: Robot, remote: Elsewhere) -> None:
     await opened(robot, "blue")
     async with remote.driving(robot, "0.0", "blue.rtkey"), trio.open_nursery() as nursery:
         nursery.start_soon(chatter, robot, enough := trio.Event())
@@ -177,14 +173,14 @@ async def test_a_station_hears_the_log(robot: Robot, remote: Elsewhere) -> None:
 
 
 async def chatter(robot: Robot, enough: trio.Event) -> None:
-    """Give the robot reasons to log."""
+    """Cause log events of the robot."""
     while not enough.is_set():
         await robot.call("teleop")
         await robot.call("idle")
         await trio.sleep(10 * LOOK_INTERVAL)
 
 
-async def test_an_open_robot_without_keys_does_not_start_and_names_both_remedies(
+async def test_open_robot_without_keys_does_not_start(
     robot: Robot,
 ) -> None:
     for flags in (
@@ -200,7 +196,7 @@ async def test_an_open_robot_without_keys_does_not_start_and_names_both_remedies
     assert (finding["status"], "rt keys new NAME" in finding["fact"]) == ("fail", True)
 
 
-async def test_an_insecure_robot_says_so_and_takes_everybody(robot: Robot) -> None:
+async def test_insecure_robot_warns_and_admits_everyone(robot: Robot) -> None:
     await robot.start("--bind", "0.0.0.0", "--insecure")
     said = await robot.logged("open to the network without keys (insecure)")
     assert said["level"] == "warning"
@@ -213,7 +209,7 @@ async def test_an_insecure_robot_says_so_and_takes_everybody(robot: Robot) -> No
     assert (finding["status"], "insecure" in finding["fact"]) == ("warn", True)
 
 
-async def test_an_emergency_stop_from_afar_is_an_answer(robot: Robot) -> None:
+async def test_remote_emergency_stop_is_answered(robot: Robot) -> None:
     done = await robot.command("keys", "new", "blue")
     await robot.start("--bind", "0.0.0.0")
     done = await robot.command(

@@ -1,4 +1,4 @@
-"""A whole robot and those who share its computer or its network: another user, and a station that means harm."""
+"""Another user of the computer and a hostile station cannot control a robot."""
 
 import json
 import os
@@ -65,17 +65,17 @@ while True:
             pass
         time.sleep(1 / 150)
 """
-"""Sends gamepads from many sockets with one port, each datagram from another one."""
+"""A program that sends gamepads, each from another socket with the same port."""
 
 
 def processor_time(pid: int) -> float:
-    """The processor time (s) of a process; source: proc_pid_stat(5)."""
+    """Return the processor time (s) of a process; see proc_pid_stat(5)."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 async def refused(robot: Robot, count: int) -> dict[str, Any]:
-    """Wait until so many connections were refused; what the robot says of stations."""
+    """Wait until this many connections were refused; return the state of stations."""
     with trio.fail_after(PATIENCE):
         while True:
             report: dict[str, Any] = await robot.call("stations")
@@ -84,7 +84,7 @@ async def refused(robot: Robot, count: int) -> dict[str, Any]:
             await trio.sleep(0.02)
 
 
-async def test_another_user_of_the_computer_drives_nothing(robot: Robot) -> None:
+async def test_another_user_cannot_drive(robot: Robot) -> None:
     require_another_user()
     motor = Device("polar-bear")
     await robot.start()
@@ -114,12 +114,12 @@ async def test_another_user_of_the_computer_drives_nothing(robot: Robot) -> None
         await trio.to_thread.run_sync(lambda: run_stranger(call, str(robot.port_base))) == "closed"
     )
     await robot.logged("connection refused", uid=UID)
-    # A robot that was flooded still obeys its own user over the same ports.
+    # A flooded robot still obeys its own user over the same ports.
     done = await robot.command("call", "--robot", f"tcp://127.0.0.1:{robot.port_base}", "mode")
     assert done.stdout == '"teleop"\n', done.stderr
 
 
-async def test_many_sockets_of_another_user_take_little_time_of_the_root(robot: Robot) -> None:
+async def test_many_sockets_of_another_user_cost_little_time(robot: Robot) -> None:
     require_another_user()
     await robot.start()
     await robot.call("teleop")
@@ -167,7 +167,7 @@ print("started", flush=True)
 router.poll()
 print("asked", flush=True)
 """
-"""Holds the lock of a robot, and listens where a robot does."""
+"""A program that holds the lock of a robot and listens at its addresses."""
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ print("asked", flush=True)
     ],
     ids=" ".join,
 )
-async def test_command_believes_no_robot_of_another_user(
+async def test_commands_refuse_robots_of_another_user(
     robot: Robot, arguments: tuple[str, ...]
 ) -> None:
     require_another_user()
@@ -218,7 +218,7 @@ async def test_directories_of_the_robot_are_closed_to_others(robot: Robot) -> No
         assert each.stat().st_mode & 0o077 == 0 or each.name == ".gitignore", each
 
 
-async def test_hostile_station_reads_no_secret_and_hides_nothing(robot: Robot) -> None:
+async def test_hostile_station_reads_no_secret_and_hides_no_event(robot: Robot) -> None:
     for name in ("blue", "red"):
         done = await robot.command("keys", "new", name)
         assert done.returncode == 0, done.stderr
@@ -272,7 +272,7 @@ async def test_hostile_station_reads_no_secret_and_hides_nothing(robot: Robot) -
             "health_check_interval": 50.0
         }
         await robot.logged("options set remotely", by="red")
-        # The honest station has the same name, and was never taken over.
+        # The honest station has the same name, and kept its connection.
         assert await honest.call.get_option("port_base") == robot.port_base
     said += map(str, robot.log)
     for secret in secrets:
@@ -323,8 +323,8 @@ def drive():
 """
 
 
-async def test_another_user_commands_nothing(robot: Robot) -> None:
-    """Modes, functions, options, stops and devices: no call of another user over TCP is carried out, and no motor moves."""
+async def test_another_user_cannot_call_the_robot(robot: Robot) -> None:
+    """No call over TCP runs, whether of modes, functions, options, stops or devices."""
     require_another_user()
     board = Board()
     mark = robot.folder / "mark"
@@ -367,14 +367,14 @@ async def test_another_user_commands_nothing(robot: Robot) -> None:
     assert robot.devices()[board.uid]["subscription"]
     assert not mark.exists()
     assert board.pulses == []
-    # The robot still does what its own user says.
+    # The robot still obeys its own user.
     await robot.call("auto")
     await board.moves()
 
 
 @pytest.mark.parametrize("name", ["polar-bear", "limit-switch"])
-async def test_device_of_another_user_does_not_keep_a_true_one_out(robot: Robot, name: str) -> None:
-    """Another user's device that is there first takes neither the UID nor the commands of one that is plugged in later."""
+async def test_device_of_another_user_does_not_block_a_real_one(robot: Robot, name: str) -> None:
+    """An earlier device of another user gets neither the UID nor the commands of the real one."""
     require_another_user()
     await robot.start()
     true = Board() if name == "polar-bear" else Device(name)

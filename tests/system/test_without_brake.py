@@ -1,4 +1,4 @@
-"""A robot whose brake ends again and again, or does not start: a mode goes on only while a brake is ready, measured at the board."""
+"""A mode continues only while a brake is ready, measured at the board."""
 
 import contextlib
 import functools
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.system
 KILLS = 10
 TRIES = 4
 SLACK = 1.0
-"""Time (s) by which a mode without a brake has ended, beside `GRACE`."""
+"""Time (s) after `GRACE` within which a mode without a brake ends."""
 
 
 def kill(pid: int, signum: int = signal.SIGKILL) -> None:
@@ -33,7 +33,7 @@ def kill(pid: int, signum: int = signal.SIGKILL) -> None:
 
 @contextlib.asynccontextmanager
 async def brakeless(robot: Robot) -> AsyncIterator[None]:
-    """Let no brake of a robot get ready."""
+    """Prevent every brake of a robot from becoming ready."""
     process = await trio.lowlevel.open_process(
         [sys.executable, no_brake.__file__, str(robot.instance.directory)], stdout=subprocess.PIPE
     )
@@ -59,19 +59,19 @@ async def drain(stream: trio.abc.ReceiveStream) -> None:
 
 async def until(condition: Callable[[], object]) -> None:
     with trio.fail_after(PATIENCE):
-        while not condition():  # noqa: ASYNC110 - what another process shows
+        while not condition():  # noqa: ASYNC110
             await trio.sleep(0.005)
 
 
 def brakes(robot: Robot) -> int:
-    """How many brakes were ready so far."""
+    """Return how many brakes have been ready so far."""
     return sum(
         entry["event"] == "child is ready" and entry["child"] == "brake" for entry in robot.log
     )
 
 
 async def while_no_brake_is_ready(robot: Robot, check: Callable[[], Awaitable[None]]) -> None:
-    """Check something while a robot has no brake; again if one was ready for a moment before it was killed, on a busy machine."""
+    """Run a check while a robot has no brake; repeat it if a brake was ready in between."""
     for _ in range(TRIES):
         before = brakes(robot)
         try:
@@ -103,7 +103,7 @@ async def brake_status(robot: Robot) -> dict[str, object]:
 async def driven(
     robot: Robot, starvation: Starvation, nursery: trio.Nursery
 ) -> AsyncIterator[Board]:
-    """A board that autonomous moves."""
+    """Start a robot that moves a board in autonomous."""
     robot.write("studentcode.py", PROGRAM)
     async with open_board(robot) as board:
         await robot.start()
@@ -114,7 +114,7 @@ async def driven(
         yield board
 
 
-async def test_brake_that_is_killed_ten_times_in_a_row_still_stops_the_board(
+async def test_brake_stops_the_board_after_ten_restarts(
     robot: Robot, nursery: trio.Nursery
 ) -> None:
     starvation = Starvation()
@@ -147,7 +147,7 @@ async def test_brake_that_is_killed_ten_times_in_a_row_still_stops_the_board(
     )
 
 
-async def test_mode_without_a_brake_ends_and_nothing_moves_until_one_is_ready(
+async def test_mode_without_a_brake_ends_until_one_is_ready(
     robot: Robot, nursery: trio.Nursery
 ) -> None:
     starvation = Starvation()
@@ -213,8 +213,8 @@ async def test_rt_write_without_a_brake_ends(robot: Robot) -> None:
         assert results[0].returncode != 0
 
 
-async def test_line_that_a_dead_brake_did_not_read_is_opened_again(robot: Robot) -> None:
-    """The restarted device process stops the board, although no brake gets ready that could close the queued descriptor."""
+async def test_line_in_the_queue_of_a_dead_brake_is_reopened(robot: Robot) -> None:
+    """The restarted device process stops the board, even if no brake becomes ready."""
     robot.write("studentcode.py", PROGRAM)
     await robot.start()
     brake = robot.child("brake")

@@ -1,4 +1,4 @@
-"""`rt write`: a device is driven for as long as the command lives, and not a moment longer."""
+"""`rt write` drives a device exactly while the command runs."""
 
 import signal
 import subprocess
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.system
 
 
 class Command:
-    """A `rt write` that runs."""
+    """A running `rt write`."""
 
     def __init__(self, process: trio.Process) -> None:
         self.process = process
@@ -38,7 +38,7 @@ class Command:
 
 
 def unpacked(robot: Robot) -> set[str]:
-    """What executables have unpacked; only from source nothing."""
+    """Return the unpacked directories of executables; none if rt runs from source."""
     return {path.name for path in (robot.folder / "tmp").iterdir()}
 
 
@@ -61,7 +61,7 @@ async def writing(robot: Robot, *arguments: str) -> AsyncIterator[Command]:
         with trio.CancelScope(shield=True):
             await process.wait()
             with trio.fail_after(PATIENCE):
-                while unpacked(robot) - before:  # noqa: ASYNC110 - the inner process of an executable, which ends by itself
+                while unpacked(robot) - before:  # noqa: ASYNC110
                     await trio.sleep(0.01)
         for stream in (process.stdout, process.stderr):
             assert stream is not None
@@ -70,7 +70,7 @@ async def writing(robot: Robot, *arguments: str) -> AsyncIterator[Command]:
 
 @pytest.fixture
 async def motor(robot: Robot) -> Device:
-    """A motor that a running robot, which is idle, knows as ``motor``."""
+    """A motor named ``motor`` of an idle robot."""
     device = Device("polar-bear")
     await robot.start()
     await robot.plug_tcp(device)
@@ -79,7 +79,7 @@ async def motor(robot: Robot) -> Device:
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-async def test_a_motor_runs_while_the_command_lives_and_is_disabled_when_it_ends(
+async def test_motor_runs_until_the_command_ends(
     robot: Robot, motor: Device, signum: signal.Signals
 ) -> None:
     async with writing(robot, "motor", "duty_cycle=0.5") as command:
@@ -96,7 +96,7 @@ async def test_a_motor_runs_while_the_command_lives_and_is_disabled_when_it_ends
     assert motor.writes(since) == 0
 
 
-async def test_it_ends_by_itself_after_the_time_that_is_given(robot: Robot, motor: Device) -> None:
+async def test_seconds_end_the_command(robot: Robot, motor: Device) -> None:
     done = await robot.command(
         "write", "motor", "duty_cycle=-1", "deadband=0.25", "--seconds", "0.2"
     )
@@ -108,7 +108,7 @@ async def test_it_ends_by_itself_after_the_time_that_is_given(robot: Robot, moto
     assert motor.emulated.disabled
 
 
-async def test_a_motor_that_is_unplugged_is_not_driven_again_when_it_is_back(robot: Robot) -> None:
+async def test_reconnected_motor_is_not_driven_again(robot: Robot) -> None:
     motor = Device("polar-bear")
     await robot.start()
     unplug = await robot.plug_tcp(motor)
@@ -137,7 +137,7 @@ EXECUTED = ("execute", [{"func": "forward", "periodic": True}])
 
 
 @pytest.mark.parametrize("mode", [("auto",), ("teleop",), EXECUTED], ids=lambda mode: mode[0])
-async def test_a_mode_refuses_the_command_at_every_device(
+async def test_command_is_refused_at_every_device_during_a_mode(
     robot: Robot, motor: Device, mode: tuple[Any, ...]
 ) -> None:
     robot.write("studentcode.py", PROGRAM)
@@ -164,7 +164,7 @@ async def test_a_mode_refuses_the_command_at_every_device(
 
 
 async def ended_by(robot: Robot, motor: Device, end: Callable[[], Awaitable[Any]]) -> str:
-    """What a command says that something ends; again if a busy machine has kept it from running."""
+    """Return the message of a command that something ends; retry on a busy machine."""
     while True:
         async with writing(robot, "motor", "duty_cycle=-0.5") as command:
             await command.line()
@@ -179,7 +179,7 @@ async def ended_by(robot: Robot, motor: Device, end: Callable[[], Awaitable[Any]
 
 
 @pytest.mark.parametrize("mode", [("auto",), ("teleop",), EXECUTED], ids=lambda mode: mode[0])
-async def test_a_mode_that_begins_ends_the_command(
+async def test_starting_mode_ends_the_command(
     robot: Robot, motor: Device, mode: tuple[Any, ...]
 ) -> None:
     robot.write("studentcode.py", PROGRAM)
@@ -189,16 +189,14 @@ async def test_a_mode_that_begins_ends_the_command(
     await motor.written(len(motor.messages), duty_cycle=0.75)
 
 
-async def test_the_command_says_that_another_one_has_disabled_its_device(
+async def test_command_reports_that_another_disabled_its_device(
     robot: Robot, motor: Device
 ) -> None:
     errors = await ended_by(robot, motor, lambda: robot.call("disable", "motor"))
     assert errors == "rt: motor was disabled by another command, such as `rt call disable`\n"
 
 
-async def test_of_two_commands_at_one_device_the_second_is_refused(
-    robot: Robot, motor: Device
-) -> None:
+async def test_second_command_at_one_device_is_refused(robot: Robot, motor: Device) -> None:
     other = Device("polar-bear", 9)
     await robot.plug_tcp(other)
     await robot.connected(other)
@@ -235,7 +233,7 @@ MISTAKES = {
 }
 
 
-async def test_a_mistake_is_a_sentence_and_moves_nothing(robot: Robot, motor: Device) -> None:
+async def test_mistake_is_one_sentence_and_moves_nothing(robot: Robot, motor: Device) -> None:
     for arguments, sentence in MISTAKES.items():
         done = await robot.command("write", *arguments)
         assert (done.returncode, done.stdout) == (1, "")
