@@ -239,6 +239,3 @@ class Arbiter:
         self.contenders.move_to_end(sender.name)
         if len(self.contenders) > MAX_CONTENDERS:
             self.contenders.popitem(last=False)
-
-
-__all__ = ["HANDOVER", "MAX_CONTENDERS", "Arbiter", "Contender", "Refusal", "Sender"]

@@ -384,6 +384,3 @@ def _names(waiting: list[Sender]) -> str:
 
 def _text(peer: bytes) -> str:
     return peer.decode(errors="backslashreplace")
-
-
-__all__ = ["CommanderReport", "ControlRefusedError", "Driving", "RefusedStation", "sender_of"]

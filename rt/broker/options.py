@@ -7,7 +7,7 @@ not in `ALLOWED` cannot be set remotely. No error quotes a file.
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -91,10 +91,18 @@ class Overrides:
         config: The options of the running robot.
         state: Directory of the overrides, or None if there is none.
         directory: Directory of the robot, which must contain files named remotely.
+        clock: Returns the time (s), from any thread.
     """
 
-    def __init__(self, config: Config, state: Path | None, directory: Path) -> None:
+    def __init__(
+        self,
+        config: Config,
+        state: Path | None,
+        directory: Path,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._config = config
+        self._clock = clock
         self._values: Mapping[str, Any] = msgspec.to_builtins(config)
         self._is_insecure = config.insecure and bool(open_listeners(config))
         self._state = state
@@ -158,7 +166,7 @@ class Overrides:
         """Limit how often a station sets options, because each change is logged and written."""
         if not caller().may_be_remote(insecure=self._is_insecure):
             return
-        now = time.monotonic()
+        now = self._clock()
         bucket = self._changes.setdefault(caller().station, Bucket(CALLS_BURST, CALL_INTERVAL, now))
         if bucket.refill(now) < 1:
             raise ConfigError(
@@ -273,6 +281,3 @@ def _without(config: Config, options: Mapping[str, Any]) -> Config:
         if OPTIONS[name].kind == "map" and (value is None or isinstance(value, Mapping))
     }
     return msgspec.structs.replace(config, **changes)
-
-
-__all__ = ["ALLOWED", "LOG_LEVELS", "REASONS", "Overrides"]

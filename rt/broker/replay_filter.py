@@ -3,7 +3,7 @@
 A network may delay, duplicate or reorder datagrams, and an attacker may replay recorded ones.
 
 Invariant: an update is accepted only if it is newer than all earlier ones of its station and at
-most `MAX_AGE` old. Clocks need not agree: the age of an update is the time by which it took longer
+most `SILENCE` old. Clocks need not agree: the age of an update is the time by which it took longer
 than the fastest update of its station.
 
 An update without a stamp is always accepted, and so is a recording of it. Unsigned updates arrive
@@ -18,8 +18,6 @@ from collections import OrderedDict
 from rt.errors import RemoteProtocolError
 from rt.protocol.control import SILENCE, Stamp
 
-MAX_AGE = SILENCE
-"""Maximum age (s) of an update."""
 MAX_STATIONS = 16
 """Maximum number of stations that are remembered, those with the newest updates."""
 RESET_TIME = 1.0
@@ -91,7 +89,7 @@ class SequenceTracker:
             station.seq = stamp.seq
         if stamp.time is not None:
             age = _age(station, stamp.time, now)
-            if age > MAX_AGE:
+            if age > SILENCE:
                 self._refuse("age", f"it is {age:.1f} s old")
         station.last_update = now
 
@@ -110,7 +108,7 @@ def _age(station: _Station, sent: float, now: float) -> float:
         station.least = min(station.least + _DRIFT * (now - station.at), trip)
     station.at = now
     age = trip - station.least
-    if age <= MAX_AGE:
+    if age <= SILENCE:
         station.late = None
     elif station.late is None or trip < station.late[1] - _EQUAL:
         # Delayed updates arrive together, each less late than the one before.

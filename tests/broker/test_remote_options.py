@@ -70,11 +70,9 @@ class TestRate:
         with pytest.raises(ConfigError, match="this station sets options too often"):
             as_(b"blue/a", remote.set, {})
 
-    def test_station_sets_options_again_after_a_while(
-        self, remote: Overrides, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_station_sets_options_again_after_a_while(self, tmp_path: Path) -> None:
         now = 100.0
-        monkeypatch.setattr("rt.broker.options.time.monotonic", lambda: now)
+        remote = Overrides(CONFIG, tmp_path / "state", tmp_path, lambda: now)
         for _ in range(CALLS_BURST):
             as_(b"blue/a", remote.set, {"debug": True})
         now += CALL_INTERVAL

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rt.broker.replay_filter import MAX_AGE, MAX_STATIONS, RESET_TIME, SequenceTracker
+from rt.broker.replay_filter import MAX_STATIONS, RESET_TIME, SequenceTracker
 from rt.errors import RemoteProtocolError
-from rt.protocol.control import Stamp
+from rt.protocol.control import SILENCE, Stamp
 
 
 def accepted(tracker: SequenceTracker, stamp: Stamp, now: float) -> bool:
@@ -77,7 +77,7 @@ def test_delayed_updates_are_refused_until_the_network_catches_up() -> None:
         for number, (when, now) in enumerate(zip(sent, arrived, strict=True))
         if accepted(tracker, Stamp(seq=number, time=when), now)
     ]
-    assert [when for when in counted if 1.0 <= when < 3.0 - MAX_AGE - 0.05] == []
+    assert [when for when in counted if 1.0 <= when < 3.0 - SILENCE - 0.05] == []
     assert [when for when in counted if when >= 3.0] == [when for when in sent if when >= 3.0]
 
 
