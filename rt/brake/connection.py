@@ -9,12 +9,13 @@ queue stays open, and a line stays locked while a descriptor of it is open.
 import array
 import os
 import socket
+import struct
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from rt.brake import heartbeat
 from rt.brake.line import Line
-from rt.brake.protocol import SIZE
+from rt.brake.protocol import SIZE, Message, encode
 
 FLAGS: Final = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
 _SPACE: Final = socket.CMSG_SPACE(4 * array.array("i").itemsize)
@@ -85,6 +86,16 @@ class Connection:
         """Close all descriptors."""
         for fd in {*self.device, *self.brake}:
             os.close(fd)
+
+
+def send(channel: socket.socket, message: Message, fd: int | None = None) -> None:
+    """Send a message, with a descriptor if given. Does not block.
+
+    Raises:
+        OSError: The channel does not take it.
+    """
+    rights = [] if fd is None else [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", fd))]
+    channel.sendmsg([encode(message)], rights, FLAGS)
 
 
 def receive(channel: socket.socket) -> tuple[bytes, list[int]]:

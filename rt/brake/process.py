@@ -19,11 +19,11 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from rt.brake.connection import FLAGS, adopt, receive
+from rt.brake.connection import FLAGS, adopt, receive, send
 from rt.brake.heartbeat import Heartbeat
 from rt.brake.line import MS, Line
 from rt.brake.machine import Act, Brake
-from rt.brake.protocol import WITH_DESCRIPTOR, Kind, Message, decode, encode
+from rt.brake.protocol import WITH_DESCRIPTOR, Kind, Message, decode
 from rt.brake.watch import WAITING, watching
 
 ROLE: Final = "brake"
@@ -163,7 +163,9 @@ class _Process:
                                 now, release=act is Act.RELEASE, still_used=self._brake.still_used
                             )
                     self._publish_pending()
-                    self._record_action(now, self._brake.reason)
+                    if self._lines and self._action is None and not self._brake.repeats:
+                        self._action = now, self._brake.reason  # for the log
+                        self._outcomes.clear()
                 case Act.KILL:
                     self._log(
                         "warning",
@@ -177,12 +179,6 @@ class _Process:
                     self._send(Kind.BRAKED)
                 case Act.EXIT:  # pragma: no branch - there are no other actions
                     self._running = False
-
-    def _record_action(self, now: int, reason: str) -> None:
-        """Record an action for the log."""
-        if self._lines and self._action is None and not self._brake.repeats:
-            self._action = now, reason
-            self._outcomes.clear()
 
     def _advance_lines(self) -> None:
         """Write pending frames, and close the lines that are finished."""
@@ -282,12 +278,9 @@ class _Process:
         self._send(Kind.ASK, self._own_pidfd)
 
     def _send(self, kind: Kind, fd: int | None = None) -> None:
-        rights = (
-            [] if fd is None else [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", fd))]
-        )
         # A device process that does not read has exited, or is killed soon.
         with contextlib.suppress(OSError):
-            self._channel.sendmsg([encode(Message(kind, os.getpid()))], rights, FLAGS)
+            send(self._channel, Message(kind, os.getpid()), fd)
 
     def _is_device_stopped(self) -> bool:
         """Return whether the device process is stopped, traced or dead."""

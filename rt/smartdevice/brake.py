@@ -8,17 +8,16 @@ import errno
 import functools
 import os
 import socket
-import struct
 from collections.abc import Callable, Sequence
 from typing import Final
 
 import trio
 
 from rt import log
-from rt.brake.connection import FLAGS, adopt, receive
+from rt.brake.connection import adopt, receive, send
 from rt.brake.heartbeat import Heartbeat
 from rt.brake.output import TIME_LIMIT
-from rt.brake.protocol import Kind, Message, decode, encode
+from rt.brake.protocol import Kind, Message, decode
 from rt.buffer.clock import boottime_ns
 from rt.link.link import Link
 
@@ -242,11 +241,8 @@ class BrakeClient:
         """
         if self._channel is None or self._disconnected:
             return True
-        rights = (
-            [] if fd is None else [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", fd))]
-        )
         try:
-            self._channel.sendmsg([encode(Message(kind, number, name))], rights, FLAGS)
+            send(self._channel, Message(kind, number, name), fd)
         except OSError as error:
             if error.errno in _FULL:
                 return False
