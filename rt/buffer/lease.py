@@ -254,17 +254,11 @@ class Lease:
 
 
 class LeaseTable:
-    """All leases of one robot.
-
-    Args:
-        memory: The table.
-        orders: The memory for the root's words that only the root and the device process have,
-            `ORDERS_SIZE` bytes. By default the words in the table are used, as by commanders.
-        timeout: The age (s) at which a lease has lapsed, as seen through this object.
-        root_timeout: The age (s) of the root's heartbeat at which no lease is valid, likewise.
-        clock: Returns the time of stamps (ns).
+    """All leases of one robot. Create one with `open`.
 
     Attributes:
+        timeout: The age (s) at which a lease has lapsed.
+        clock: Returns the time of stamps (ns).
         on_unbar: Called before the root unbars a slot. It must stamp (`heartbeat`) and see that the
             root stamps repeatedly from then on.
     """
@@ -272,11 +266,10 @@ class LeaseTable:
     def __init__(
         self,
         memory: memoryview,
-        orders: memoryview | None = None,
-        *,
-        timeout: float = TIMEOUT,
-        root_timeout: float = ROOT_TIMEOUT,
-        clock: Callable[[], int] = boottime_ns,
+        orders: memoryview | None,
+        timeout: float,
+        root_timeout: float,
+        clock: Callable[[], int],
     ) -> None:
         self.timeout = timeout
         self.clock = clock
@@ -315,10 +308,11 @@ class LeaseTable:
         Args:
             prefix: The prefix of the names of the robot's segments.
             create: Whether to create a missing table; memory is allocated only then.
-            orders: See `LeaseTable`.
-            timeout: See `LeaseTable`.
-            root_timeout: See `LeaseTable`.
-            clock: See `LeaseTable`.
+            orders: The memory for the root's words that only the root and the device process have,
+                `ORDERS_SIZE` bytes. By default the words in the table are used, as by commanders.
+            timeout: The age (s) at which a lease has lapsed, as seen through this object.
+            root_timeout: The age (s) of the root's heartbeat at which no lease is valid, likewise.
+            clock: Returns the time of stamps (ns).
 
         Raises:
             DeviceBufferError: The table is missing, or is not a table of this version.
@@ -336,7 +330,7 @@ class LeaseTable:
             raise DeviceBufferError(
                 f"the segment {name} is not a lease table of this version of rt", segment=name
             )
-        yield cls(memory, orders, timeout=timeout, root_timeout=root_timeout, clock=clock)
+        yield cls(memory, orders, timeout, root_timeout, clock)
 
     def lease(self, index: int) -> Lease:
         """Return the lease of a slot, for its holder."""

@@ -6,36 +6,16 @@ closed when its time has come; a frozen device neither sends nor receives.
 
 from collections import deque
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
 
 import trio
 
 from rt.emulator.faults import Faults
-from rt.link.link import LinkGoneError
+from rt.link.link import Line, LinkGoneError
 from rt.protocol.frames import DELIMITER, MAX_FRAME
 
 _MAX_QUEUED: Final = 1024
 """How many frames may be delayed at the same time; a device that sends more has to wait."""
-
-
-class Line(Protocol):
-    """What a device needs of a `rt.link.link.Link`; its methods behave as there."""
-
-    @property
-    def name(self) -> str:
-        """Its name for people."""
-
-    async def receive(self) -> bytes:
-        """Return what has arrived."""
-
-    async def send(self, data: bytes, /) -> None:
-        """Send whole frames."""
-
-    def send_nowait(self, data: bytes, /) -> bool:
-        """Send whole frames if the line takes them at once."""
-
-    async def aclose(self) -> None:
-        """Close it."""
 
 
 class FaultyLink:

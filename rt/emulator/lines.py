@@ -14,10 +14,10 @@ from typing import Final
 import trio
 
 from rt.emulator.faults import Faults
-from rt.emulator.faulty_link import FaultyLink, Line
+from rt.emulator.faulty_link import FaultyLink
 from rt.emulator.firmware import EmulatedDevice
 from rt.emulator.scheduler import Entry, Scheduler
-from rt.link.link import LinkGoneError, StreamLink
+from rt.link.link import Line, LinkGoneError, StreamLink
 from rt.link.tcp import SocketLink
 from rt.protocol import frames
 from rt.protocol.message import Message

@@ -31,7 +31,36 @@ class LinkGoneError(DeviceError):
     """The other end of a link is gone; the link cannot be used any more."""
 
 
-class Link(Protocol):
+class Line(Protocol):
+    """One end of the line between a robot and a Smart Device."""
+
+    @property
+    def name(self) -> str:
+        """The name of the link for people: the path of the port, or the peer's address."""
+
+    async def receive(self) -> bytes:
+        """Return what has arrived, at least one byte.
+
+        A checkpoint; a cancellation loses no data.
+        """
+
+    async def send(self, data: bytes, /) -> None:
+        """Send whole frames. A checkpoint.
+
+        After a cancellation or an error the next send starts with a delimiter.
+        """
+
+    def send_nowait(self, data: bytes, /) -> bool:
+        """Send whole frames if the line takes them at once; if not, return False.
+
+        After False the frames have to be sent with `send`. Not for use while another task sends.
+        """
+
+    async def aclose(self) -> None:
+        """Close the link; idempotent."""
+
+
+class Link(Line, Protocol):
     """The line to one Smart Device.
 
     One task may receive while another sends. Both raise `LinkGoneError` when the peer is gone and
@@ -48,16 +77,6 @@ class Link(Protocol):
 
     on_closing: Callable[[], None] | None
 
-    @property
-    def name(self) -> str:
-        """The name of the link for people: the path of the port, or the peer's address."""
-
-    async def receive(self) -> bytes:
-        """Return what has arrived, at least one byte.
-
-        A checkpoint; a cancellation loses no data.
-        """
-
     def fileno(self) -> int | None:
         """Return the descriptor that becomes readable when data arrives or the peer goes away.
 
@@ -71,18 +90,6 @@ class Link(Protocol):
         stay readable.
         """
 
-    async def send(self, data: bytes, /) -> None:
-        """Send whole frames. A checkpoint.
-
-        After a cancellation or an error the next send starts with a delimiter.
-        """
-
-    def send_nowait(self, data: bytes, /) -> bool:
-        """Send whole frames if the line takes them at once; if not, return False.
-
-        After False the frames have to be sent with `send`. Not for use while another task sends.
-        """
-
     async def send_last(self, data: bytes, /) -> bool:
         """Send a frame before the link is closed, and make sure that closing does not drop it.
 
@@ -92,9 +99,6 @@ class Link(Protocol):
         Raises:
             LinkGoneError: The peer is gone.
         """
-
-    async def aclose(self) -> None:
-        """Close the link; idempotent."""
 
 
 class StreamLink:

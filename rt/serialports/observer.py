@@ -12,8 +12,6 @@ import trio
 from rt.serialports.filter import PortFilter
 from rt.serialports.port_state import PortChange, PortState
 
-__all__ = ["POLL_INTERVAL", "PollingObserver", "PortChange"]
-
 POLL_INTERVAL: Final = 0.5
 """Time between two scans where no events are available, in s."""
 

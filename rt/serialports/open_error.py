@@ -72,7 +72,7 @@ def held_remedy(port: str, holder: Holder | None) -> str:
 
 def access_remedy(port: str) -> str:
     """Return what to do so that this process's user may use a port, with the exact command."""
-    user = _user()
+    user = _owner(os.geteuid())
     try:
         status = Path(port).stat()
     except OSError as error:
@@ -115,10 +115,6 @@ def _has_open(fds: Path, device: str) -> bool:
 
 def _join(group: str, user: str) -> str:
     return f"sudo usermod -aG {group} {user}"
-
-
-def _user() -> str:
-    return _owner(os.geteuid())
 
 
 def _owner(uid: int) -> str:

@@ -93,14 +93,6 @@ class UdevMonitor:
                 )
         return MonitorEvents(events, lost)
 
-    def set_buffer_size(self, size: int) -> None:
-        """Set how many bytes of events the kernel buffers, approximately; needs CAP_NET_ADMIN.
-
-        Raises:
-            OSError: It is not allowed.
-        """
-        self._monitor.set_receive_buffer_size(size)
-
     def close(self) -> None:
         """Stop receiving; idempotent."""
         self._socket.close()

@@ -5,7 +5,8 @@ The manager and the process are imported where they are used; importing this pac
 
 from rt.link.link import Link, LinkGoneError, StreamLink
 from rt.link.serial import SerialLink
-from rt.serialports.observer import PollingObserver, PortChange
+from rt.serialports.observer import PollingObserver
+from rt.serialports.port_state import PortChange
 from rt.smartdevice.client import SmartDeviceClient
 from rt.smartdevice.guard import SafetyGuard
 from rt.smartdevice.pending_replies import NoAnswerError

@@ -15,7 +15,6 @@ import trio
 
 from rt import log
 from rt.buffer import BufferStore, DeviceBuffer
-from rt.buffer.lease import ALL_TOKENS
 from rt.errors import BufferBusyError, DeviceError
 from rt.link.link import Link, LinkGoneError
 from rt.log.throttle import Throttle
@@ -62,6 +61,7 @@ class SmartDeviceClient:
 
     Attributes:
         link: As above.
+        sender: Sends to the device.
         uid: The device's UID, or None until it is discovered.
         ended: Set when `run` has ended.
         missing: The bitmap of the subscribed parameters that the device stopped reporting, if it
@@ -97,8 +97,8 @@ class SmartDeviceClient:
         self._throttle = throttle or Throttle("port", clock=trio.current_time)
         self._discovered: tuple[DeviceBuffer, SubRes] | None = None
         self._write_interval = write_interval
-        self._sender = Sender(link, guard, write_interval)
-        self._receive_path = ReceivePath(link.name, self._sender)
+        self.sender = Sender(link, guard, write_interval)
+        self._receive_path = ReceivePath(link.name, self.sender)
         self._heartbeat_id = 0
         self._scope: trio.CancelScope | None = None
         self._drop_requested = False
@@ -107,7 +107,7 @@ class SmartDeviceClient:
     @property
     def buffer(self) -> DeviceBuffer:
         """The device's buffer; a private one without parameters until the device is admitted."""
-        return self._sender.buffer
+        return self.sender.buffer
 
     @property
     def lost(self) -> trio.Event:
@@ -129,19 +129,9 @@ class SmartDeviceClient:
         self._receive_path.last_received = time
 
     @property
-    def active_tokens(self) -> int:
-        """The bitmap of the tokens of the writes that were sent since the last DEV_DISABLE."""
-        return self._sender.active_tokens
-
-    @property
     def wanted(self) -> int:
         """The bitmap of the parameters that the admitted device should report."""
         return self._wanted.params & self._readable if self._wanted.interval else 0
-
-    @property
-    def may_move(self) -> bool:
-        """Whether writes were sent to the device since the line last took a DEV_DISABLE."""
-        return self._sender.may_move
 
     @property
     def has_request(self) -> bool:
@@ -161,14 +151,14 @@ class SmartDeviceClient:
                 if self._drop_requested:
                     nursery.cancel_scope.cancel()
                 nursery.start_soon(self._read)
-                nursery.start_soon(self._sender.run)
+                nursery.start_soon(self.sender.run)
         except* (LinkGoneError, trio.ClosedResourceError):
             pass
         finally:
             for replies in (
                 self._receive_path.identifications,
                 self._receive_path.heartbeats,
-                self._sender.disables,
+                self.sender.disables,
             ):
                 replies.close()
             with trio.CancelScope(shield=True):
@@ -219,10 +209,7 @@ class SmartDeviceClient:
                 does not contain it (the context has `device_id`).
         """
         answer = await identify(
-            lambda within: self.ping(within=within),
-            self.link.name,
-            interval=interval,
-            within=within,
+            lambda: self.ping(within=interval), self.link.name, interval=interval, within=within
         )
         self._discovered = await open_buffer(store, answer, self.link.name, within=within), answer
         if answer.uid != self.uid:
@@ -249,9 +236,9 @@ class SmartDeviceClient:
         for name, *_ in before._fields_:
             setattr(buffer.counters, name, getattr(buffer.counters, name) + getattr(before, name))
         buffer.counters.connects += 1
-        self._sender.buffer = buffer
+        self.sender.buffer = buffer
         self._receive_path.admit(self.uid)
-        self._sender.write_interval = buffer.peripheral.write_interval or self._write_interval
+        self.sender.write_interval = buffer.peripheral.write_interval or self._write_interval
         while True:
             with contextlib.suppress(BufferBusyError):
                 buffer.discard_writes()
@@ -268,8 +255,8 @@ class SmartDeviceClient:
         The buffer becomes invalid, pending writes are discarded, and a DEV_DISABLE is sent.
         """
         await self._invalidate_buffer()
-        self._sender.disable()
-        self._sender.buffer = type(self.buffer).private()
+        self.sender.disable()
+        self.sender.buffer = type(self.buffer).private()
         self._receive_path.admit(None)
         self._discovered = None
 
@@ -281,7 +268,7 @@ class SmartDeviceClient:
         for heartbeat_id in _PROBE_IDS:
             if not self._receive_path.heartbeats.is_awaited(heartbeat_id):
                 with contextlib.suppress(DeviceError):
-                    self._sender.request(HbReq(heartbeat_id))
+                    self.sender.request(HbReq(heartbeat_id))
                 return
 
     def mark_lost(self, loss: Loss = Loss.SILENT) -> None:
@@ -390,14 +377,14 @@ class SmartDeviceClient:
         if now - self._requested_at >= RENEW_INTERVAL:
             self._requested_at = now
             with contextlib.suppress(DeviceError):
-                self._sender.request(self._wanted)
+                self.sender.request(self._wanted)
 
     def _ping(self, now: float) -> None:
         """Ping the device, unless a task already waits for the answer: UID and subscription."""
         self._pinged_at = now
         if not self._receive_path.identifications.is_awaited(0):
             with contextlib.suppress(DeviceError):
-                self._sender.request(Ping())
+                self.sender.request(Ping())
 
     async def wait_reporting(self) -> bool:
         """Wait until a discovered device reports the parameters that it had stopped reporting.
@@ -435,7 +422,7 @@ class SmartDeviceClient:
         Raises:
             DeviceError: No answer in time (`NoAnswerError`), or the device is gone.
         """
-        self._sender.request(Ping())
+        self.sender.request(Ping())
         return await self._receive_path.identifications.wait(0, within)
 
     async def subscribe(
@@ -444,7 +431,6 @@ class SmartDeviceClient:
         interval: float | None = None,
         *,
         session: int | None = None,
-        within: float = ANSWER_TIMEOUT,
     ) -> SubRes:
         """Subscribe to reports of parameters.
 
@@ -453,7 +439,6 @@ class SmartDeviceClient:
             interval: Time between two reports in s, the catalog's if None; 0 ends the subscription.
             session: The session that the subscription belongs to, see `end_sessions`; permanent if
                 None.
-            within: How long to wait for the answer in s.
 
         Returns:
             What the device granted.
@@ -466,7 +451,7 @@ class SmartDeviceClient:
         # Recorded in the order of the requests, and even if the answer is lost: the device may have
         # received the request.
         self._subscriptions.add(request, session)
-        return await self._subscribe(request, within)
+        return await self._subscribe(request, ANSWER_TIMEOUT)
 
     async def resubscribe(self, *, within: float = ANSWER_TIMEOUT) -> SubRes:
         """Send the wanted subscription: the last request or the catalog's.
@@ -477,11 +462,11 @@ class SmartDeviceClient:
         self._subscription_outdated = False
         return answer
 
-    async def unsubscribe(self, *, within: float = ANSWER_TIMEOUT) -> SubRes:
+    async def unsubscribe(self) -> SubRes:
         """End the subscription; raises like `subscribe`."""
         request = SubReq(PARAMS_MAX, 0)
         self._subscriptions.add(request)
-        return await self._subscribe(request, within)
+        return await self._subscribe(request, ANSWER_TIMEOUT)
 
     def end_sessions(self, is_over: Callable[[int], bool]) -> bool:
         """Forget the subscriptions of sessions that have ended.
@@ -498,7 +483,7 @@ class SmartDeviceClient:
         self._granted = None
         self._unanswered = self._receive_path.identification_count
         try:
-            self._sender.request(request)
+            self.sender.request(request)
             # An answer to an earlier ping reports no subscription; the one to this request follows.
             return await self._receive_path.identifications.wait(
                 0,
@@ -514,7 +499,7 @@ class SmartDeviceClient:
         Raises:
             DeviceError: A name is unknown or not readable, or too many requests are waiting.
         """
-        self._sender.request(DevRead(self.buffer.peripheral.read_bitmap(params)))
+        self.sender.request(DevRead(self.buffer.peripheral.read_bitmap(params)))
 
     async def heartbeat(
         self, heartbeat_id: int | None = None, *, within: float = ANSWER_TIMEOUT
@@ -541,28 +526,17 @@ class SmartDeviceClient:
             self._heartbeat_id = heartbeat_id = (self._heartbeat_id + 1) % min(_PROBE_IDS)
         if not 0 <= heartbeat_id <= 0xFF:
             raise OverflowError(f"heartbeat id must be 0 to 255, not {heartbeat_id}")
-        self._sender.request(HbReq(heartbeat_id))
+        self.sender.request(HbReq(heartbeat_id))
         return heartbeat_id
 
-    def request_disable(self, tokens: int = ALL_TOKENS) -> None:
-        """Send DEV_DISABLE before anything else, and discard pending writes of these tokens.
-
-        Returns at once.
-        """
-        self._sender.disable(tokens)
-
-    async def disable(self, *, within: float = ANSWER_TIMEOUT) -> None:
+    async def disable(self) -> None:
         """Disable the device and return when DEV_DISABLE has been written to the line.
 
         Raises:
             DeviceError: The line did not take it in time, or the device is gone.
         """
-        self._sender.disable()
-        await self._sender.disables.wait(0, within)
-
-    def flush(self) -> None:
-        """Check whether the buffer holds something to send; returns at once."""
-        self._sender.flush()
+        self.sender.disable()
+        await self.sender.disables.wait(0, ANSWER_TIMEOUT)
 
     async def _read(self) -> None:
         while True:

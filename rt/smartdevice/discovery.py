@@ -14,15 +14,14 @@ from rt.errors import BufferBusyError, DeviceBufferError, DeviceError
 from rt.link.link import LinkGoneError
 from rt.protocol.message import SubRes
 from rt.smartdevice.pending_replies import NoAnswerError
+from rt.smartdevice.sender import BUSY_PAUSE
 
 PING_INTERVAL: Final = 0.2
+"""Time between two pings of a device that has not answered yet, in s."""
 DISCOVERY_TIMEOUT: Final = 10.0
 """How long a device may take to identify itself, in s. A board needs up to 2 s after its port was
 opened.
 """
-
-_BUSY_PAUSE: Final = 0.001
-"""First time until a busy store is tried again, in s; doubled each time."""
 
 MAX_BUFFERS: Final = 1024
 """How many different devices one run of the device process remembers.
@@ -33,14 +32,14 @@ replaced once while the robot runs.
 
 
 async def identify(
-    ping: Callable[[float], Awaitable[SubRes]], port: str, *, interval: float, within: float
+    ping: Callable[[], Awaitable[SubRes]], port: str, *, interval: float, within: float
 ) -> SubRes:
     """Ping a device until it answers.
 
     A line that accepts no more requests counts as no answer.
 
     Args:
-        ping: Pings once and waits so many seconds for the answer.
+        ping: Pings once and waits for the answer for ``interval``.
         port: The name of the line, for errors.
         interval: Time between two pings in s.
         within: How long to try in s.
@@ -52,7 +51,7 @@ async def identify(
     with trio.move_on_after(within):
         while True:
             try:
-                return await ping(interval)
+                return await ping()
             except NoAnswerError:
                 continue
             except LinkGoneError:
@@ -83,7 +82,7 @@ async def open_buffer(
     """
     uid, device_id = identification.uid, identification.device_id
     known = store.catalog.by_device_id(device_id) is not None
-    pause, end = _BUSY_PAUSE, trio.current_time() + within
+    pause, end = BUSY_PAUSE, trio.current_time() + within
     try:
         while True:
             if known and uid not in store and len(store) >= MAX_BUFFERS:

@@ -224,18 +224,12 @@ class SafetyGuard:
 
         A session writes once and could not know that its devices were disabled.
         """
-        ended = (
-            sum(
-                1 << each.token
-                for each in self._leases.holders()
-                if each.slot >= FIRST_SESSION_SLOT
-            )
-            & self._armed
-        )
+        ended = 0
+        for holder in self._leases.holders():
+            if holder.slot >= FIRST_SESSION_SLOT and self._armed >> holder.token & 1:
+                self._leases.lapse(holder)
+                ended |= 1 << holder.token
         if ended:
-            for holder in self._leases.holders():
-                if ended >> holder.token & 1:
-                    self._leases.lapse(holder)
             self._lapse(ended, reason)
 
     async def run(self) -> None:
@@ -301,10 +295,8 @@ class SafetyGuard:
         reason = reason or self._reason(ended)
         self._holders = self._leases.holders()
         write = self._log.info if reason in _ORDERLY else self._log.warning
-        if self._armed:
-            self.throttle.log(write, "devices disabled", reason=reason, writer=_writer(ended))
-        else:
-            self.throttle.log(write, "all devices disabled", reason=reason, writer=_writer(ended))
+        event = "devices disabled" if self._armed else "all devices disabled"
+        self.throttle.log(write, event, reason=reason, writer=_writer(ended))
 
     def _reason(self, ended: int) -> str:
         """End what is left of these leases and return why they ended.
@@ -319,16 +311,14 @@ class SafetyGuard:
         silent = [holder for holder in last if self._leases.lapse(holder)]
         is_session = any(holder.slot >= FIRST_SESSION_SLOT for holder in last)
         if revoked:
-            if is_session and self._leases.cause_of(revoked[0].slot) is Bar.IDLE:
+            cause = self._leases.cause_of(revoked[0].slot)
+            if is_session and cause is Bar.IDLE:
                 return _WRITE_ENDED
-            return _BARRED.get(self._leases.cause_of(revoked[0].slot), _REVOKED)
+            return _BARRED.get(cause, _REVOKED)
         if silent:
-            return self._cause()
+            return _SILENT if self._leases.root_alive() else _ROOT_SILENT
         if not last:
             return _REPLACED
         if any(holder.slot in _TEAM_SLOTS for holder in last):
             return _FAILED
         return _WRITE_ENDED if is_session else _ENDED_ITSELF
-
-    def _cause(self) -> str:
-        return _SILENT if self._leases.root_alive() else _ROOT_SILENT

@@ -111,8 +111,8 @@ class SmartDeviceManager(DeviceHandler):
         brake: Sequence[int] = (),
     ) -> None:
         super().__init__(names or {}, leases.is_over)
-        self.guard = SafetyGuard(leases, self._on_lapse, self._stamp, self._port_context)
         self.brake = BrakeClient(brake, self._is_moving, self._on_braked, leases.expiry)
+        self.guard = SafetyGuard(leases, self._on_lapse, self.brake.stamp, self._port_context)
         self._buffers = buffers
         self._leases = leases
         self._write_event = write_event
@@ -143,7 +143,7 @@ class SmartDeviceManager(DeviceHandler):
                 await self._write_event.wait()
                 # Writes go first: each one asks the guard itself.
                 for client in self.devices.values():
-                    client.flush()
+                    client.sender.flush()
                 self.guard.check()
                 if session_counts != (session_counts := self._leases.session_counts()):
                     # Also for devices that are silent now, which must not return to such a
@@ -274,7 +274,7 @@ class SmartDeviceManager(DeviceHandler):
         self.devices[uid] = client
         # A device that was silent for a while may have missed a DEV_DISABLE.
         if before is not None or not self.guard.is_open:
-            client.request_disable()
+            client.sender.disable()
         await client.admit()
         peripheral = client.buffer.peripheral
         what = "device answers again" if uid == before else "device connected"
@@ -371,12 +371,8 @@ class SmartDeviceManager(DeviceHandler):
             return {"port": port}
         return {"port": port, "device": client.buffer.name, **self._identity(client.uid)}
 
-    def _stamp(self) -> None:
-        """Stamp the heartbeat before a write is sent."""
-        self.brake.stamp()
-
     def _is_moving(self) -> bool:
-        return self.guard.armed != 0 or any(client.may_move for client in self._clients)
+        return self.guard.armed != 0 or any(client.sender.may_move for client in self._clients)
 
     def _on_braked(self) -> None:
         """End sessions after the brake has disabled every device.
@@ -391,8 +387,8 @@ class SmartDeviceManager(DeviceHandler):
         Writes under the tokens in ``ended`` are discarded.
         """
         for client in self._clients:
-            if moved == ALL_TOKENS or client.active_tokens & moved:
-                client.request_disable(ended)
+            if moved == ALL_TOKENS or client.sender.active_tokens & moved:
+                client.sender.disable(ended)
         self.brake.note_lapse()
 
     def _invalidate_stale_buffers(self) -> None:

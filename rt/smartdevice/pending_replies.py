@@ -20,7 +20,7 @@ class PendingReplies(Generic[T]):
 
     def __init__(self, port: str) -> None:
         self._port = port
-        self._waiting: dict[int, list[_Slot[T]]] = {}
+        self._waiting: list[_Slot[T]] = []
         self._closed = False
 
     async def wait(
@@ -39,17 +39,13 @@ class PendingReplies(Generic[T]):
         """
         if self._closed:
             raise self._gone()
-        slot: _Slot[T] = _Slot(accept)
-        self._waiting.setdefault(key, []).append(slot)
+        slot: _Slot[T] = _Slot(key, accept)
+        self._waiting.append(slot)
         try:
             with trio.move_on_after(within):
                 await slot.event.wait()
         finally:
-            slots = self._waiting.get(key, [])
-            if slot in slots:
-                slots.remove(slot)
-            if not slots:
-                self._waiting.pop(key, None)
+            self._waiting.remove(slot)
         if slot.answers:
             return slot.answers[0]
         if self._closed:
@@ -58,26 +54,20 @@ class PendingReplies(Generic[T]):
 
     def is_awaited(self, key: int) -> bool:
         """Return whether a task waits for a reply of that key."""
-        return key in self._waiting
+        return any(slot.key == key and not slot.answers for slot in self._waiting)
 
     def answer(self, key: int, value: T) -> None:
         """Deliver a reply to every task that accepts it; the others keep waiting."""
-        others = []
-        for slot in self._waiting.pop(key, ()):
-            if slot.accept(value):
+        for slot in self._waiting:
+            if slot.key == key and not slot.answers and slot.accept(value):
                 slot.answers.append(value)
                 slot.event.set()
-            else:
-                others.append(slot)
-        if others:
-            self._waiting[key] = others
 
     def close(self) -> None:
         """Raise `LinkGoneError` in every task that waits, now or later."""
         self._closed = True
-        for slots in self._waiting.values():
-            for slot in slots:
-                slot.event.set()
+        for slot in self._waiting:
+            slot.event.set()
 
     def _gone(self) -> LinkGoneError:
         return LinkGoneError(f"{self._port} disconnected", port=self._port)
@@ -90,9 +80,10 @@ class NoAnswerError(DeviceError):
 class _Slot(Generic[T]):
     """One waiting task; holds at most one reply."""
 
-    __slots__ = ("accept", "answers", "event")
+    __slots__ = ("accept", "answers", "event", "key")
 
-    def __init__(self, accept: Callable[[T], bool]) -> None:
+    def __init__(self, key: int, accept: Callable[[T], bool]) -> None:
+        self.key = key
         self.accept = accept
         self.event = trio.Event()
         self.answers: list[T] = []

@@ -8,7 +8,8 @@ import pytest
 import trio
 import trio.testing
 
-from rt.serialports.observer import PollingObserver, PortChange
+from rt.serialports.observer import PollingObserver
+from rt.serialports.port_state import PortChange
 
 
 def change(appeared: set[str], vanished: set[str]) -> PortChange:

@@ -95,7 +95,7 @@ async def watching(
 def make_small(monitor: UdevMonitor) -> None:
     """Let the kernel buffer only two or three events."""
     try:
-        monitor.set_buffer_size(1)
+        monitor._monitor.set_receive_buffer_size(1)
     except OSError as error:
         pytest.skip(f"the buffer size cannot be set here: {error}")
 
