@@ -28,8 +28,6 @@ REPEAT_INTERVAL = 60.0
 """Minimum time (s) between two log events about the same refused station."""
 _STATE_BURST = 10
 _STATE_INTERVAL = 2.0
-_CONTROL = "control"
-_STATE = "state"
 _WAITING = "waiting for the sticks to be at rest"
 
 _REASONS = {
@@ -122,6 +120,7 @@ class Driving:
         self._states = Throttle(
             burst=_STATE_BURST, interval=_STATE_INTERVAL, clock=trio.current_time
         )
+        self._throttles = (self._refusals, self._handovers, self._states)
 
     @property
     def is_live(self) -> bool:
@@ -158,11 +157,11 @@ class Driving:
     @property
     def flush_due(self) -> float:
         """Time at which `flush` has an event to log; infinite while none is suppressed."""
-        return min(throttle.due for throttle in (self._refusals, self._handovers, self._states))
+        return min(throttle.due for throttle in self._throttles)
 
     def flush(self, *, always: bool = False) -> None:
         """Log the newest suppressed event of each class, if it is due or `always`."""
-        for throttle in (self._refusals, self._handovers, self._states):
+        for throttle in self._throttles:
             throttle.flush(always=always)
 
     def listen(self, listener: Listener) -> None:
@@ -213,17 +212,15 @@ class Driving:
             self._end_control(before, Bar.RELEASED)
         refusal = self.arbiter.check(sender, now)
         if refusal is not None:
-            warn = self._log.warning
             about = {"station": refusal.you, "commander": refusal.by, "remedy": refusal.remedy}
-            if not self._refusals.log(warn, "gamepad update refused", **about):
-                self.on_suppressed()
+            self._note(self._refusals, self._log.warning, "gamepad update refused", **about)
             raise ControlRefusedError(refusal)
 
     def admit(self, sender: Sender) -> None:
         """Accept the sender of an update before the update is stored; control may change hands."""
         before = self.driver.state
         if self.arbiter.accept(sender, trio.current_time()):
-            self._note_handover(self._log.info, "control taken", station=sender.name)
+            self._note(self._handovers, self._log.info, "control taken", station=sender.name)
             self._end_control(before, Bar.TAKEN)
 
     def update(self, states: Mapping[int, GamepadState]) -> None:
@@ -255,7 +252,8 @@ class Driving:
         if former is not None and former.is_same(sender):
             return
         self.arbiter.take(sender, now)
-        self._note_handover(
+        self._note(
+            self._handovers,
             self._log.warning,
             "control taken over",
             station=sender.name,
@@ -280,8 +278,12 @@ class Driving:
         before = self.driver.state
         former = self.arbiter.release(now)
         if former is not None:
-            self._note_handover(
-                self._log.warning, "control released", station=former.name, by=_text(caller.peer)
+            self._note(
+                self._handovers,
+                self._log.warning,
+                "control released",
+                station=former.name,
+                by=_text(caller.peer),
             )
         self._end_control(before, Bar.RELEASED)
 
@@ -336,11 +338,14 @@ class Driving:
         name = self._name()
         if state is State.SILENT:
             self._was_silent = True
-            self._note_state(self._log.warning, "driver silent", station=name, silence=SILENCE)
+            self._note(
+                self._states, self._log.warning, "driver silent", station=name, silence=SILENCE
+            )
         elif state is State.WAITING:
-            self._note_state(self._log.info, _WAITING, station=name)
+            self._note(self._states, self._log.info, _WAITING, station=name)
         elif state is State.LIVE:
-            self._note_state(
+            self._note(
+                self._states,
                 self._log.info,
                 "driver live again" if self._was_silent else "driver live",
                 station=name,
@@ -350,13 +355,9 @@ class Driving:
             for listener in self._listeners:
                 listener(state is State.LIVE, self.reason)
 
-    def _note_handover(self, write: Write, event: str, **context: object) -> None:
-        if not self._handovers.log(write, event, _CONTROL, **context):
-            self.on_suppressed()
-
-    def _note_state(self, write: Write, event: str, **context: object) -> None:
-        # All states are one class, so that the newest event has the current state.
-        if not self._states.log(write, event, _STATE, **context):
+    def _note(self, throttle: Throttle, write: Write, event: str, **context: object) -> None:
+        # All events of a throttle are one class, so that the newest has the current state.
+        if not throttle.log(write, event, "driver", **context):
             self.on_suppressed()
 
     def _name(self) -> str | None:

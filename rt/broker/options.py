@@ -164,7 +164,7 @@ class Overrides:
 
     def _limit_calls(self) -> None:
         """Limit how often a station sets options, because each change is logged and written."""
-        if not caller().may_be_remote(insecure=self._is_insecure):
+        if not self._may_be_remote():
             return
         now = self._clock()
         bucket = self._changes.setdefault(caller().station, Bucket(CALLS_BURST, CALL_INTERVAL, now))
@@ -178,53 +178,39 @@ class Overrides:
     def _refuse(self, name: str, value: object) -> None:
         option = find_option(name, overrides.ORIGIN)
         if option.kind == "map" and value is not None and not isinstance(value, Mapping):
-            raise ConfigError(
-                f"{overrides.ORIGIN}: {name} must be a map of the entries to change, such as"
-                ' {"name": value}',
-                option=name,
+            raise _error(
+                name, 'must be a map of the entries to change, such as {"name": value}', end=""
             )
-        if name in LOCAL_ONLY and caller().may_be_remote(insecure=self._is_insecure):
-            raise ConfigError(
-                f"{overrides.ORIGIN}: {name} cannot be set by a station, because {_SAFETY};"
-                f" {_AT_THE_ROBOT}",
-                option=name,
-            )
+        if name in LOCAL_ONLY and self._may_be_remote():
+            raise _error(name, f"cannot be set by a station, because {_SAFETY}")
         if name not in ALLOWED:  # nor removed: what was set at the robot stays
             default = _NETWORK if option.group == "Network" else "it is not in the list of these"
-            reason = REASONS.get(name, default)
-            raise ConfigError(
-                f"{overrides.ORIGIN}: {name} cannot be set remotely, because {reason};"
-                f" {_AT_THE_ROBOT}",
-                option=name,
-            )
+            raise _error(name, f"cannot be set remotely, because {REASONS.get(name, default)}")
 
     def _check(self, options: Mapping[str, Any], now: overrides.OptionValues) -> None:
         level = options.get("log_level")
         if level is not None and level not in LOG_LEVELS:
-            raise ConfigError(
-                f"{overrides.ORIGIN}: log_level = {level!r} cannot be set remotely, because it"
-                f" would hide events; use {' or '.join(LOG_LEVELS)}, or {_AT_THE_ROBOT}",
-                option="log_level",
+            raise _error(
+                "log_level",
+                f"= {level!r} cannot be set remotely, because it would hide events;"
+                f" use {' or '.join(LOG_LEVELS)}",
+                end=f", or {_AT_THE_ROBOT}",
             )
         interval = options.get("dev_poll_interval")
-        if (
-            interval is not None
-            and interval > POLL_INTERVAL_MAX
-            and caller().may_be_remote(insecure=self._is_insecure)
-        ):
-            raise ConfigError(
-                f"{overrides.ORIGIN}: dev_poll_interval = {interval} s cannot be set by a station,"
-                f" because {_SAFETY}; use at most {POLL_INTERVAL_MAX} s, or {_AT_THE_ROBOT}",
-                option="dev_poll_interval",
+        if interval is not None and interval > POLL_INTERVAL_MAX and self._may_be_remote():
+            raise _error(
+                "dev_poll_interval",
+                f"= {interval} s cannot be set by a station, because {_SAFETY};"
+                f" use at most {POLL_INTERVAL_MAX} s",
+                end=f", or {_AT_THE_ROBOT}",
             )
         self._check_module(options.get("exec_module"))
         for name, most in ENTRIES_MAX.items():
             adds = any(value is not None for value in (options.get(name) or {}).values())
             if adds and len(now[name]) > most:
-                raise ConfigError(
-                    f"{overrides.ORIGIN}: {name} would have {len(now[name])} entries, but at"
-                    f" most {most} can be set remotely; {_AT_THE_ROBOT}",
-                    option=name,
+                raise _error(
+                    name,
+                    f"would have {len(now[name])} entries, but at most {most} can be set remotely",
                 )
 
     def _check_module(self, value: object) -> None:
@@ -242,10 +228,7 @@ class Overrides:
             ).resolve()
             secret = is_secret(named, self._keys) or is_secret(path, self._keys)
         except (OSError, ValueError, RuntimeError) as error:
-            raise ConfigError(
-                f"{overrides.ORIGIN}: exec_module = {value!r} is not a path: {error}",
-                option="exec_module",
-            ) from None
+            raise _error("exec_module", f"= {value!r} is not a path: {error}", end="") from None
         if secret:
             why = "it is a key file"
         elif not path.is_relative_to(self._directory):
@@ -254,11 +237,15 @@ class Overrides:
             why = "it is neither a module name nor a .py file"
         else:
             return
-        raise ConfigError(
-            f"{overrides.ORIGIN}: exec_module = {value!r} cannot be set remotely, because {why};"
-            f" {_AT_THE_ROBOT}",
-            option="exec_module",
-        )
+        raise _error("exec_module", f"= {value!r} cannot be set remotely, because {why}")
+
+    def _may_be_remote(self) -> bool:
+        """Return whether the caller may be a station."""
+        return caller().may_be_remote(insecure=self._is_insecure)
+
+
+def _error(option: str, fault: str, *, end: str = f"; {_AT_THE_ROBOT}") -> ConfigError:
+    return ConfigError(f"{overrides.ORIGIN}: {option} {fault}{end}", option=option)
 
 
 def _name(by: Caller) -> str:

@@ -385,14 +385,7 @@ def _not_an_arena(fd: int) -> DeviceBufferError:
 
 
 _libc = ctypes.CDLL(None, use_errno=True)
-_libc.mmap.argtypes = (
-    ctypes.c_void_p,
-    ctypes.c_size_t,
-    ctypes.c_int,
-    ctypes.c_int,
-    ctypes.c_int,
-    ctypes.c_long,
-)
+_libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *(ctypes.c_int,) * 3, ctypes.c_long)
 _libc.mmap.restype = ctypes.c_void_p
 _MAP_FIXED = 0x10
 

@@ -1,7 +1,7 @@
 """Parses how the command line names emulated devices."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 from rt.catalog import Catalog, Peripheral
@@ -99,17 +99,13 @@ def _uids(text: str, catalog: Catalog, names: Mapping[str, int], spec: str) -> l
 
 
 def _unknown(name: str, catalog: Catalog, names: Mapping[str, int], spec: str) -> DeviceError:
-    known = [*names, *_catalog_names(catalog)]
+    known = [*names, *(each.name for each in catalog.values() if each.device_id is not None)]
     hint = "" if name in known else nearest(name, known, cutoff=0.7)
     return DeviceError(
         f"{spec!r} names no device; use a UID below 2**88, NAME@N, NAME@A..B, "
         f"or one of {', '.join(known)}{hint}",
         spec=spec,
     )
-
-
-def _catalog_names(catalog: Catalog) -> Iterable[str]:
-    return (peripheral.name for peripheral in catalog.values() if peripheral.device_id is not None)
 
 
 def _integer(text: str) -> int | None:

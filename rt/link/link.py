@@ -23,6 +23,10 @@ CHUNK_SIZE: Final = 1024
 """The most bytes that `Link.receive_nowait` returns: about 1 ms of work, so that one line does not
 delay the others.
 """
+EMPTY_READ_PAUSE: Final = 0.01
+"""How long a line that was reported readable but was empty is ignored, in s: nothing ever spins on
+it.
+"""
 DRAIN_PAUSE: Final = 0.005
 """Time between two checks whether the kernel has sent everything, in s."""
 
@@ -156,9 +160,12 @@ class StreamLink:
 
     async def send_last(self, data: bytes, /) -> bool:
         """See `Link.send_last`."""
-        with trio.move_on_after(output.TIME_LIMIT) as limit:
+        with trio.move_on_after(output.TIME_LIMIT):
             await self.send(data)
-        return not limit.cancelled_caught
+            if (fd := self.fileno()) is not None:
+                await drain(fd)
+            return True
+        return False
 
     async def aclose(self) -> None:
         """See `Link.aclose`."""

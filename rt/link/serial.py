@@ -13,11 +13,18 @@ import trio
 from trio_serial.linux import LinuxSerialStream
 
 from rt.brake import output
-from rt.link.link import CHUNK_SIZE, DRAIN_PAUSE, StreamLink, drain, link_gone, short_write
+from rt.link.link import (
+    CHUNK_SIZE,
+    DRAIN_PAUSE,
+    EMPTY_READ_PAUSE,
+    StreamLink,
+    drain,
+    link_gone,
+    short_write,
+)
 from rt.protocol.frames import DELIMITER
 
 DEFAULT_BAUD_RATE: Final = 115200
-_EMPTY_READ_PAUSE: Final = 0.01
 DRAIN_TIMEOUT: Final = 0.1
 """How long unsent data may delay the last frame before it is dropped, in s."""
 _CLOSE_CHECKS: Final = 10
@@ -62,11 +69,10 @@ class SerialLink(StreamLink):
                 raise link_gone(self.name, error) from error
             if data:
                 return data
-            # A tty reads empty when woken for nothing, and forever after a hang-up: never spin on
-            # it.
+            # A tty reads empty when woken for nothing, and forever after a hang-up.
             if _hung_up(self._stream.fd):
                 raise link_gone(self.name, None)
-            await trio.sleep(_EMPTY_READ_PAUSE)
+            await trio.sleep(EMPTY_READ_PAUSE)
 
     def fileno(self) -> int | None:
         """See `Link.fileno`."""

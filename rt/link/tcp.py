@@ -8,8 +8,8 @@ from typing import Final
 
 import trio
 
-from rt.brake.output import TIME_LIMIT, end_connection
-from rt.link.link import CHUNK_SIZE, RECEIVE_SIZE, StreamLink, drain, link_gone, short_write
+from rt.brake.output import end_connection
+from rt.link.link import CHUNK_SIZE, RECEIVE_SIZE, StreamLink, link_gone, short_write
 
 _RESET: Final = struct.pack("ii", 1, 0)
 """Value of SO_LINGER (socket(7)) that closes a connection at once, with a reset."""
@@ -42,14 +42,6 @@ class SocketLink(StreamLink):
     def fileno(self) -> int | None:
         """See `Link.fileno`."""
         return self._fd if self._fd >= 0 else None
-
-    async def send_last(self, data: bytes, /) -> bool:
-        """See `Link.send_last`."""
-        with trio.move_on_after(TIME_LIMIT):
-            await self.send(data)
-            await drain(self._fileno())
-            return True
-        return False
 
     def reset_at_close(self) -> None:
         """Let the connection end with a reset when the link is closed, as after a crash."""

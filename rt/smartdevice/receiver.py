@@ -17,12 +17,7 @@ from typing import Final
 
 import trio
 
-from rt.link.link import Link
-
-EMPTY_READ_PAUSE: Final = 0.01
-"""How long a line that was reported readable but was empty is ignored, in s: nothing ever spins on
-it.
-"""
+from rt.link.link import EMPTY_READ_PAUSE, Link
 
 COALESCE_TIME: Final = 0.005
 """Pause after a round while much arrives, in s: an eighth of the shortest report interval."""
