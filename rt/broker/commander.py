@@ -116,6 +116,7 @@ class Arbiter:
     Attributes:
         contenders: Refused senders by name, newest last.
         refused: Number of refused updates of all senders.
+        since: Time at which control was last taken.
     """
 
     def __init__(self) -> None:
@@ -123,7 +124,7 @@ class Arbiter:
         self.refused = 0
         self._sender: Sender | None = None
         self._last_update = 0.0
-        self._since = 0.0
+        self.since = 0.0
         self._claimed = False
         self._released: tuple[Sender, float] | None = None
 
@@ -134,11 +135,6 @@ class Arbiter:
             if self._sender is not None and now < self._last_update + HANDOVER
             else None
         )
-
-    @property
-    def since(self) -> float:
-        """Time at which control was last taken."""
-        return self._since
 
     def check(self, sender: Sender, now: float) -> Refusal | None:
         """Return why an update is refused, or None.
@@ -160,14 +156,14 @@ class Arbiter:
         before = self.commander(now)
         changed = before is None or not sender.is_same(before)
         if changed and not (self._claimed and before is not None):
-            self._since = now
+            self.since = now
         self._sender, self._last_update, self._claimed, self._released = sender, now, False, None
         self._forget(sender)
         return changed
 
     def take(self, sender: Sender, now: float) -> None:
         """Give control to a sender; if it has no line, the first program of its station gets it."""
-        self._sender, self._last_update, self._since = sender, now, now
+        self._sender, self._last_update, self.since = sender, now, now
         self._claimed = not sender.line
         self._released = None
         self._forget(sender)

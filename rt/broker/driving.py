@@ -1,7 +1,7 @@
 """The driver of the robot: the station in control, its state, and who may move the robot.
 
 `Driving` connects the pure state machines of `rt.broker.commander` and `rt.broker.driver` with the
-log and the clock. It has no task and no timer; `rt.broker.gamepads` calls `tick` at `deadline`.
+log and the clock. It has no task and no timer; `rt.broker.gamepads` calls `tick` at `Driver.deadline`.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,9 +19,6 @@ from rt.log.throttle import Throttle, Write
 from rt.protocol.control import SILENCE, GamepadState
 from rt.remote.caller import Caller
 
-Listener = Callable[[bool, str], None]
-"""Called with whether the driver is live, and the reason."""
-
 WARNING_INTERVAL = 1.0
 """Minimum time (s) between two log events about refused stations."""
 REPEAT_INTERVAL = 60.0
@@ -30,12 +27,6 @@ _STATE_BURST = 10
 _STATE_INTERVAL = 2.0
 _WAITING = "waiting for the sticks to be at rest"
 
-_REASONS = {
-    State.ABSENT: "no driver has control",
-    State.WAITING: "the sticks have not been at rest since the driver took control",
-    State.LIVE: "the driver is live",
-    State.SILENT: "the driver is silent",
-}
 _HINTS = {
     State.ABSENT: (
         "no gamepad is connected: nothing moves until one is connected and its sticks have been at"
@@ -103,7 +94,7 @@ class Driving:
         self.arbiter = Arbiter()
         self.is_revoked: Callable[[str], bool] = lambda _: False
         self.on_suppressed: Callable[[], None] = lambda: None
-        self._listeners: list[Listener] = []
+        self._listeners: list[Callable[[], object]] = []
         self._handover_listeners: list[Callable[[], None]] = []
         self._log = log.get_logger()
         self._was_silent = False
@@ -123,11 +114,6 @@ class Driving:
         self._throttles = (self._refusals, self._handovers, self._states)
 
     @property
-    def is_live(self) -> bool:
-        """Whether the driver may move the robot."""
-        return self.driver.is_live
-
-    @property
     def bar(self) -> Bar:
         """Why the driver moves nothing, for the device process; `Bar.NONE` while it is live."""
         match self.driver.state:
@@ -140,19 +126,9 @@ class Driving:
         return Bar.DRIVER
 
     @property
-    def reason(self) -> str:
-        """Why the driver is live or not, for the log."""
-        return _REASONS[self.driver.state]
-
-    @property
     def hint(self) -> str | None:
         """What the driver must do before teleop moves anything, or None."""
         return _HINTS.get(self.driver.state)
-
-    @property
-    def deadline(self) -> float:
-        """Time at which `tick` is due."""
-        return self.driver.deadline
 
     @property
     def flush_due(self) -> float:
@@ -164,8 +140,11 @@ class Driving:
         for throttle in self._throttles:
             throttle.flush(always=always)
 
-    def listen(self, listener: Listener) -> None:
-        """Call a function when the driver becomes live or not; it must not block or raise."""
+    def listen(self, listener: Callable[[], object]) -> None:
+        """Call a function when the driver becomes live or not any more.
+
+        It must not block or raise.
+        """
         self._listeners.append(listener)
 
     def listen_handover(self, listener: Callable[[], None]) -> None:
@@ -353,7 +332,7 @@ class Driving:
             self._was_silent = False
         if (state is State.LIVE) != (before is State.LIVE):
             for listener in self._listeners:
-                listener(state is State.LIVE, self.reason)
+                listener()
 
     def _note(self, throttle: Throttle, write: Write, event: str, **context: object) -> None:
         # All events of a throttle are one class, so that the newest has the current state.

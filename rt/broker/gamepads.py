@@ -41,10 +41,10 @@ class GamepadFeed:
 
     Args:
         store: The buffers; the first update of a gamepad creates its buffer.
-        driving: The driver; by default a new one.
+        driving: See below; by default a new one.
 
     Attributes:
-        driving: As above.
+        driving: The driver.
         button_params: Buttons of a gamepad; bit i of ``btn`` is the i-th.
         updates: Number of stored states.
         skipped: Number of states that were not stored because the buffer was in use.
@@ -154,7 +154,9 @@ class GamepadFeed:
             self._flush(always=True)
 
     async def _watch(self) -> None:
-        deadline = min([*(seen + SILENCE for seen in self._seen.values()), self.driving.deadline])
+        deadline = min(
+            [*(seen + SILENCE for seen in self._seen.values()), self.driving.driver.deadline]
+        )
         least = trio.current_time() + _RETRY_INTERVAL
         due = max(min(self._events.due, self.driving.flush_due), least)
         if deadline == math.inf:

@@ -123,10 +123,6 @@ class Driver(Protocol):
     """The state of the driver that the dispatcher needs."""
 
     @property
-    def is_live(self) -> bool:
-        """Whether the driver's input may move the robot."""
-
-    @property
     def bar(self) -> Bar:
         """Why the driver cannot move the robot, for the log; `Bar.NONE` while live."""
 

@@ -449,7 +449,7 @@ class Root:
 
         driving = Driving()
         self._dispatcher.driver = driving
-        driving.listen(lambda _live, _reason: self._dispatcher.driver_changed())
+        driving.listen(self._dispatcher.driver_changed)
         app = Application(
             "broker",
             self._config,

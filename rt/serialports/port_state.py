@@ -47,11 +47,6 @@ class PortEvent(msgspec.Struct, frozen=True):
     number: int
 
 
-class _Port(msgspec.Struct, frozen=True):
-    name: str
-    identity: tuple[int, ...]
-
-
 class PortState:
     """The ports of the last scan.
 
@@ -59,13 +54,13 @@ class PortState:
     """
 
     def __init__(self) -> None:
-        self._ports: dict[str, _Port] = {}
+        self._ports: dict[str, tuple[str, tuple[int, ...]]] = {}  # name and identity by device
         self._number = 0
 
     @property
     def ports(self) -> frozenset[str]:
         """The paths of the ports of the last scan."""
-        return frozenset(port.name for port in self._ports.values())
+        return frozenset(name for name, _ in self._ports.values())
 
     def update(
         self,
@@ -95,17 +90,17 @@ class PortState:
         change: dict[str, set[str]] = {"appeared": set(), "announced": set()}
         stayed = set()
         for device, seen in found.items():
-            port = before.get(device)
-            if port and seen.names.get(port.name) == port.identity and device not in removed:
+            name, identity = before.get(device, ("", ()))
+            if name and seen.names.get(name) == identity and device not in removed:
                 stayed.add(device)
                 if lost or device in announced:
-                    change["announced"].add(port.name)
+                    change["announced"].add(name)
             else:
-                port = _Port(seen.name, seen.names[seen.name])
-                change["appeared"].add(port.name)
-            self._ports[device] = port
+                name, identity = seen.name, seen.names[seen.name]
+                change["appeared"].add(name)
+            self._ports[device] = name, identity
         return PortChange(
             frozenset(change["appeared"]),
-            frozenset(port.name for device, port in before.items() if device not in stayed),
+            frozenset(name for device, (name, _) in before.items() if device not in stayed),
             frozenset(change["announced"]),
         )

@@ -50,7 +50,7 @@ class SmartDeviceClient:
     """The client of one Smart Device.
 
     Args:
-        link: The line to the device; closed when `run` ends.
+        link: See below.
         guard: Decides which writes may be sent.
         write_interval: Least time between two rounds of writes in s, unless the catalog has one for
             the device.
@@ -60,7 +60,7 @@ class SmartDeviceClient:
             DEV_DISABLE or is dead.
 
     Attributes:
-        link: As above.
+        link: The line to the device; closed when `run` ends.
         sender: Sends to the device.
         uid: The device's UID, or None until it is discovered.
         ended: Set when `run` has ended.

@@ -64,22 +64,6 @@ MAX_DEVICES: Final = 512
 Twice as many as the device process is measured with, and a bound on what a stranger who connects
 again and again can occupy.
 """
-_LOST: Final = {
-    Loss.SILENT: ("device does not respond", "check its power, cable and firmware"),
-    Loss.NOT_REPORTING: (
-        "device does not report its values",
-        "it counts as disconnected until it reports; check its firmware",
-    ),
-    Loss.RESTARTED: (
-        "device restarted",
-        "it was disabled; parameters such as gains and limits have to be written again",
-    ),
-    Loss.REPLACED: (
-        "another device answers on this line",
-        "the previous device counts as disconnected",
-    ),
-}
-"""What is logged about a lost device: the event and its remedy."""
 _MAX_LOGGED: Final = 1024
 _MAX_DESCRIPTORS: Final = 4096
 
@@ -290,7 +274,7 @@ class SmartDeviceManager(DeviceHandler):
         if uid is not None and self.devices.get(uid) is client:
             del self.devices[uid]
             missing = client.buffer.peripheral.names(client.missing)
-            event, remedy = _LOST[client.loss]
+            event, remedy = client.loss.value
             self._log_device(
                 self._log.warning,
                 event,

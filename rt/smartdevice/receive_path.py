@@ -23,12 +23,21 @@ BUSY_TRIES: Final = 20
 
 
 class Loss(enum.Enum):
-    """Why an admitted device is no longer used."""
+    """Why an admitted device is no longer used: the event for the log and its remedy."""
 
-    SILENT = "silent"
-    NOT_REPORTING = "not reporting"
-    RESTARTED = "restarted"
-    REPLACED = "replaced"
+    SILENT = ("device does not respond", "check its power, cable and firmware")
+    NOT_REPORTING = (
+        "device does not report its values",
+        "it counts as disconnected until it reports; check its firmware",
+    )
+    RESTARTED = (
+        "device restarted",
+        "it was disabled; parameters such as gains and limits have to be written again",
+    )
+    REPLACED = (
+        "another device answers on this line",
+        "the previous device counts as disconnected",
+    )
 
 
 class ReceivePath:

@@ -104,7 +104,7 @@ async def test_refused_station_receives_a_notice_and_takes_over(
 ) -> None:
     driving = served.feed.driving
     async with served.station(names[0]):
-        await served.until(lambda: driving.is_live)
+        await served.until(lambda: driving.driver.is_live)
         first = driving.report().commander
         async with served.station(names[1], PUSHED) as second, served.caller() as user:
             await served.until(lambda: second.refused is not None)
@@ -163,7 +163,7 @@ async def test_forged_sources_draw_a_bounded_number_of_notices(
 async def test_refused_call_is_answered_with_the_reason(served: Served) -> None:
     state = {"lx": 0.0, "ly": 0.0, "rx": 0.0, "ry": 0.0, "btn": 0}
     async with served.station("blue"), served.caller() as user:
-        await served.until(lambda: served.feed.driving.is_live)
+        await served.until(lambda: served.feed.driving.driver.is_live)
         with pytest.raises(
             RemoteCallError, match="blue has control of the robot, not test-"
         ) as caught:
@@ -175,7 +175,7 @@ async def test_refused_call_is_answered_with_the_reason(served: Served) -> None:
         report = await user.call.take_control()
         assert report["commander"] == caught.value.context["station"]
         await user.call.update_gamepads({"0": state})
-        assert served.feed.driving.is_live
+        assert served.feed.driving.driver.is_live
 
 
 async def test_one_run_may_mix_calls_and_datagrams(served: Served) -> None:
@@ -184,7 +184,7 @@ async def test_one_run_may_mix_calls_and_datagrams(served: Served) -> None:
         await user.call.update_gamepads({"0": state}, {"station": "run", "seq": 1})
         await node.send(b"", encode_gamepads({0: PUSHED}, Stamp("run", 2)))
         await served.until(lambda: served.feed.updates == 2)
-        assert served.feed.driving.is_live
+        assert served.feed.driving.driver.is_live
         await user.call.update_gamepads({"0": state}, {"station": "run", "seq": 3})
     assert served.feed.driving.arbiter.refused == 0
 
@@ -192,9 +192,11 @@ async def test_one_run_may_mix_calls_and_datagrams(served: Served) -> None:
 async def test_released_control_goes_to_the_station_that_was_refused(served: Served) -> None:
     driving = served.feed.driving
     async with served.station("blue") as blue:
-        await served.until(lambda: driving.is_live)
+        await served.until(lambda: driving.driver.is_live)
         async with served.station("red") as red, served.caller() as user:
             await served.until(lambda: red.refused is not None)
             await user.call.release_control()
-            await served.until(lambda: driving.is_live and driving.report().commander == "red")
+            await served.until(
+                lambda: driving.driver.is_live and driving.report().commander == "red"
+            )
             await served.until(lambda: blue.refused is not None and blue.refused.by == "red")

@@ -41,11 +41,11 @@ def feed() -> GamepadFeed:
 
 
 @pytest.fixture
-def changes(feed: GamepadFeed) -> list[tuple[bool, str]]:
-    """The changes that a listener receives."""
-    received: list[tuple[bool, str]] = []
-    feed.driving.listen(lambda live, reason: received.append((live, reason)))
-    return received
+def changes(feed: GamepadFeed) -> list[State]:
+    """The states in which a listener is called."""
+    states: list[State] = []
+    feed.driving.listen(lambda: states.append(feed.driving.driver.state))
+    return states
 
 
 def stick(feed: GamepadFeed, index: int = 0) -> float:
@@ -55,7 +55,7 @@ def stick(feed: GamepadFeed, index: int = 0) -> float:
 
 async def test_silent_driver_is_reported_exactly_after_the_silence(
     feed: GamepadFeed,
-    changes: list[tuple[bool, str]],
+    changes: list[State],
     nursery: trio.Nursery,
     autojump_clock: MockClock,
 ) -> None:
@@ -64,20 +64,20 @@ async def test_silent_driver_is_reported_exactly_after_the_silence(
         feed.feed({0: state})
         await trio.sleep(0.02)
     begun = trio.current_time() - 0.02
-    assert changes == [(True, "the driver is live")]
+    assert changes == [State.LIVE]
     await trio.sleep_until(begun + SILENCE - 0.001)
-    assert feed.driving.is_live
+    assert feed.driving.driver.is_live
     await trio.sleep_until(begun + SILENCE + 0.001)
-    assert changes[1:] == [(False, "the driver is silent")]
+    assert changes[1:] == [State.SILENT]
     feed.feed({0: PUSHED})
     assert feed.driving.driver.state is State.WAITING
     feed.feed({0: NEUTRAL})
-    assert [live for live, _ in changes] == [True, False, True]
+    assert [state is State.LIVE for state in changes] == [True, False, True]
 
 
 async def test_gaps_shorter_than_the_silence_are_not_reported(
     feed: GamepadFeed,
-    changes: list[tuple[bool, str]],
+    changes: list[State],
     nursery: trio.Nursery,
     autojump_clock: MockClock,
 ) -> None:
@@ -86,7 +86,7 @@ async def test_gaps_shorter_than_the_silence_are_not_reported(
     for _ in range(50):
         await trio.sleep(0.45)
         feed.feed({0: PUSHED})
-    assert changes == [(True, "the driver is live")]
+    assert changes == [State.LIVE]
 
 
 IGNORED_UPDATES: dict[str, Callable[[GamepadFeed], None]] = {
@@ -123,12 +123,12 @@ async def test_stamped_updates_are_accepted_with_any_clock(
             {0: PUSHED if number else NEUTRAL}, Stamp("run", number, 1e9 + number * 0.0201), FIRST
         )
         await trio.sleep(0.02)
-        assert feed.driving.is_live
+        assert feed.driving.driver.is_live
 
 
 async def test_two_stations_at_once_do_not_mix(
     feed: GamepadFeed,
-    changes: list[tuple[bool, str]],
+    changes: list[State],
     nursery: trio.Nursery,
     autojump_clock: MockClock,
 ) -> None:
@@ -140,26 +140,26 @@ async def test_two_stations_at_once_do_not_mix(
             feed.feed({0: PULLED, 1: PULLED}, sender=SECOND)
         assert (stick(feed), stick(feed, 1)) == (0.5, 0.0)
         await trio.sleep(0.02)
-    assert changes == [(True, "the driver is live")]
+    assert changes == [State.LIVE]
     assert feed.driving.report().refused[0].updates == 100
 
 
 async def test_take_over_resets_gamepads_and_requires_sticks_at_rest(
-    feed: GamepadFeed, changes: list[tuple[bool, str]], autojump_clock: MockClock
+    feed: GamepadFeed, changes: list[State], autojump_clock: MockClock
 ) -> None:
     feed.feed({0: NEUTRAL, 1: NEUTRAL}, sender=FIRST)
     feed.feed({0: PUSHED, 1: PUSHED}, sender=FIRST)
     with pytest.raises(ControlRefusedError):
         feed.feed({0: PULLED}, sender=SECOND)
     feed.driving.take_control(LOCAL)
-    assert changes[-1] == (False, "no driver has control")
+    assert changes[-1] is State.ABSENT
     with pytest.raises(ControlRefusedError):
         feed.feed({0: PUSHED, 1: PUSHED}, sender=FIRST)
     feed.feed({0: PULLED}, sender=SECOND)
-    assert not feed.driving.is_live
+    assert not feed.driving.driver.is_live
     assert stick(feed, 1) == 0.0
     feed.feed({0: NEUTRAL}, sender=SECOND)
-    assert feed.driving.is_live
+    assert feed.driving.driver.is_live
 
 
 async def test_control_changes_hands_after_a_long_silence(
@@ -176,7 +176,7 @@ async def test_control_changes_hands_after_a_long_silence(
             await trio.sleep(0.1)
     assert trio.current_time() == pytest.approx(HANDOVER, abs=0.2)
     assert refused == pytest.approx(50, abs=3)
-    assert not feed.driving.is_live
+    assert not feed.driving.driver.is_live
 
 
 async def test_restarted_station_drives_again_after_its_silence(
@@ -192,7 +192,7 @@ async def test_restarted_station_drives_again_after_its_silence(
         await trio.sleep(0.02)
     await trio.sleep(2.0)
     feed.feed({0: NEUTRAL}, Stamp("two", 0, 0.0), Sender("blue", "10.0.0.1", "10.0.0.1:2", "two"))
-    assert feed.driving.is_live
+    assert feed.driving.driver.is_live
 
 
 async def test_begin_returns_a_hint_of_what_is_missing(
@@ -204,9 +204,9 @@ async def test_begin_returns_a_hint_of_what_is_missing(
     feed.feed({0: NEUTRAL})
     assert feed.driving.begin() is None
     feed.feed({0: PUSHED})
-    assert feed.driving.is_live
+    assert feed.driving.driver.is_live
     assert "is held" in str(feed.driving.begin())
-    assert not feed.driving.is_live
+    assert not feed.driving.driver.is_live
     await trio.sleep(SILENCE)
     assert "is silent" in str(feed.driving.begin())
 
@@ -284,7 +284,7 @@ async def test_station_is_the_same_driver_by_call_and_by_datagram(
     call = Caller(b"blue/panel", is_routed=True)
     feed.feed({0: NEUTRAL}, Stamp("run", 1), sender_of(station("blue"), "run"))
     feed.feed({0: PUSHED}, Stamp("run", 2), sender_of(call, "run"))
-    assert (driving.is_live, driving.report().commander) == (True, "blue")
+    assert (driving.driver.is_live, driving.report().commander) == (True, "blue")
     assert driving.may_command(call) is None
     assert driving.may_command(Caller(b"red/panel", is_routed=True)) is not None
     driving.take_control(Caller(b"red/panel", is_routed=True))
@@ -292,11 +292,11 @@ async def test_station_is_the_same_driver_by_call_and_by_datagram(
     with pytest.raises(ControlRefusedError):
         feed.feed({0: NEUTRAL}, Stamp("run", 3), sender_of(call, "run"))
     feed.feed({0: NEUTRAL}, Stamp("other", 1), sender_of(station("red"), "other"))
-    assert driving.is_live
+    assert driving.driver.is_live
 
 
 async def test_revoked_key_ends_control(
-    feed: GamepadFeed, changes: list[tuple[bool, str]], autojump_clock: MockClock
+    feed: GamepadFeed, changes: list[State], autojump_clock: MockClock
 ) -> None:
     revoked: set[str] = set()
     feed.driving.is_revoked = revoked.__contains__
@@ -307,12 +307,12 @@ async def test_revoked_key_ends_control(
         feed.feed({0: NEUTRAL}, sender=red)
     revoked.add("blue")
     feed.feed({0: NEUTRAL}, sender=red)
-    assert (feed.driving.report().commander, feed.driving.is_live, stick(feed)) == (
+    assert (feed.driving.report().commander, feed.driving.driver.is_live, stick(feed)) == (
         "red",
         True,
         0.0,
     )
-    assert [live for live, _ in changes] == [True, False, True]
+    assert [state is State.LIVE for state in changes] == [True, False, True]
 
 
 async def test_each_way_to_lose_the_driver_has_its_own_bar(
@@ -323,13 +323,13 @@ async def test_each_way_to_lose_the_driver_has_its_own_bar(
     revoked: set[str] = set()
     driving.is_revoked = revoked.__contains__
     bars: list[Bar] = []
-    driving.listen(lambda live, _reason: None if live else bars.append(driving.bar))
+    driving.listen(lambda: None if driving.driver.is_live else bars.append(driving.bar))
     blue, red = sender_of(station("blue")), sender_of(station("red"))
 
     async def live(sender: Sender) -> None:
         await trio.sleep(0.02)
         feed.feed({0: NEUTRAL}, sender=sender)
-        assert (driving.is_live, driving.bar) == (True, Bar.NONE)
+        assert (driving.driver.is_live, driving.bar) == (True, Bar.NONE)
 
     await live(blue)
     driving.take_control(station("red"))
@@ -375,7 +375,7 @@ async def test_take_and_release_control_check_the_caller(
     assert driving.report().commander is None
     driving.take_control(LOCAL, SECOND.name)
     feed.feed({0: NEUTRAL}, sender=SECOND)
-    assert driving.is_live
+    assert driving.driver.is_live
 
 
 async def test_report_contains_plain_values(feed: GamepadFeed, autojump_clock: MockClock) -> None:
@@ -426,7 +426,7 @@ def test_values_are_from_the_driver_in_control_and_listeners_see_changes(
     async def drive() -> None:
         feed = GamepadFeed(BufferStore(catalog.load(), "", shared=False))
         received: list[bool] = []
-        feed.driving.listen(lambda live, _: received.append(live))
+        feed.driving.listen(lambda: received.append(feed.driving.driver.is_live))
         last: tuple[Sender, GamepadState, float] | None = None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(feed.run)
@@ -437,7 +437,7 @@ def test_values_are_from_the_driver_in_control_and_listeners_see_changes(
                         feed.feed({0: state}, sender=sender)
                         last = sender, state, trio.current_time()
                 elif move == "begin":
-                    assert (feed.driving.begin() is None) == feed.driving.is_live
+                    assert (feed.driving.begin() is None) == feed.driving.driver.is_live
                 elif move == "take":
                     with contextlib.suppress(RemoteCallError):
                         feed.driving.take_control(LOCAL, sender.name)
@@ -446,13 +446,13 @@ def test_values_are_from_the_driver_in_control_and_listeners_see_changes(
                 commander = feed.driving.report().commander
                 if last is None or commander != last[0].name:
                     assert stick(feed) == 0.0
-                    assert not feed.driving.is_live
+                    assert not feed.driving.driver.is_live
                 elif trio.current_time() < last[2] + SILENCE:
                     assert stick(feed) in {last[1].ly, 0.0}
                 if received:
-                    assert received[-1] == feed.driving.is_live
+                    assert received[-1] == feed.driving.driver.is_live
                 else:
-                    assert not feed.driving.is_live
+                    assert not feed.driving.driver.is_live
                 assert all(one != other for one, other in itertools.pairwise(received))
             nursery.cancel_scope.cancel()
 

@@ -197,10 +197,10 @@ async def test_skipped_rest_does_not_make_the_driver_live(
     feed.feed({0: NEUTRAL})
     assert feed.skipped == 1
     assert buffer.get("joystick_left_x") == pytest.approx(0.9)
-    assert not feed.driving.is_live
+    assert not feed.driving.driver.is_live
     busy.indices = set()
     feed.feed({0: NEUTRAL})
-    assert feed.driving.is_live
+    assert feed.driving.driver.is_live
 
 
 async def test_skipped_rest_of_one_gamepad_keeps_the_driver_waiting(
@@ -211,10 +211,10 @@ async def test_skipped_rest_of_one_gamepad_keeps_the_driver_waiting(
     busy = Busy(store, monkeypatch)
     busy.indices = {0}
     feed.feed({0: NEUTRAL, 1: NEUTRAL})
-    assert not feed.driving.is_live
+    assert not feed.driving.driver.is_live
     busy.indices = set()
     feed.feed({0: NEUTRAL, 1: NEUTRAL})
-    assert feed.driving.is_live
+    assert feed.driving.driver.is_live
 
 
 async def test_driver_whose_states_are_all_skipped_is_silent(
@@ -243,7 +243,7 @@ async def test_gamepad_without_a_buffer_does_not_make_the_driver_live(
 
     monkeypatch.setattr(store, "get_or_open", broken)
     feed.feed({0: NEUTRAL})
-    assert not feed.driving.is_live
+    assert not feed.driving.driver.is_live
 
 
 async def test_new_driver_waits_until_the_former_ones_buffers_are_released(
@@ -263,11 +263,11 @@ async def test_new_driver_waits_until_the_former_ones_buffers_are_released(
     feed.driving.take_control(LOCAL, second.name)
     feed.feed({1: NEUTRAL}, sender=second)
     assert buffer.valid
-    assert not feed.driving.is_live
+    assert not feed.driving.driver.is_live
     busy.indices = set()
     feed.feed({1: NEUTRAL}, sender=second)
     assert not buffer.valid
-    assert feed.driving.is_live
+    assert feed.driving.driver.is_live
 
 
 async def test_many_hand_overs_are_logged_at_a_low_rate(
