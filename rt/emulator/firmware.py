@@ -146,30 +146,26 @@ class EmulatedDevice:
         return messages
 
     def _answer(self, message: Message, now: float) -> list[Message]:
+        answers: list[Message] = []
         match message:
             case DevWrite(params=params, data=data):
-                return self._write(params, data)
+                answers = self._write(params, data)
             case DevRead(params=params):
-                return self._data(params & self._readable)
+                answers = self._data(params & self._readable)
             case HbReq(id=id_):
-                return [HbRes(id_)]
+                answers = [HbRes(id_)]
             case SubReq(params=params, interval=interval):
                 self._subscribe(params, interval, now)
-                return [SubRes(self._params, self._interval, self.uid)]
+                answers = [SubRes(self._params, self._interval, self.uid)]
             case Ping():
-                return [SubRes(self._params, self._interval, self.uid)]
-            case _:
-                return self._handle_unanswered(message)
-
-    def _handle_unanswered(self, message: Message) -> list[Message]:
-        """Handle a message that has no answer in the normal course."""
-        if isinstance(message, DevData | SubRes):
-            return [Error(ErrorCode.INVALID_TYPE)]
-        if isinstance(message, DevDisable):
-            self._stop()
-        elif isinstance(message, HbRes):
-            self._unanswered_since = None
-        return []
+                answers = [SubRes(self._params, self._interval, self.uid)]
+            case DevData() | SubRes():
+                answers = [Error(ErrorCode.INVALID_TYPE)]
+            case DevDisable():
+                self._stop()
+            case HbRes():
+                self._unanswered_since = None
+        return answers
 
     def _write(self, params: int, data: bytes) -> list[Message]:
         written = self.peripheral.unpack(params, data)

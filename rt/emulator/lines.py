@@ -209,16 +209,9 @@ class _MasterLink(StreamLink):
 
     _stream: trio.lowlevel.FdStream
 
-    def send_nowait(self, data: bytes, /) -> bool:
-        """See `Link.send_nowait`."""
-        if self._truncated:
-            return False
-        try:
-            sent = os.write(self._stream.fileno(), data)
-        except OSError:
-            return False
-        self._truncated = 0 < sent < len(data)
-        return sent == len(data)
+    def fileno(self) -> int | None:
+        """See `Link.fileno`."""
+        return self._stream.fileno()
 
 
 async def _run_faulty(

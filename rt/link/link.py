@@ -148,15 +148,18 @@ class StreamLink:
         except trio.BusyResourceError:
             truncated = self._truncated  # nothing was written
             raise
-        except trio.BrokenResourceError as error:
+        except (trio.BrokenResourceError, OSError) as error:
             raise link_gone(self.name, error) from error
         finally:
             self._truncated = truncated
 
     def send_nowait(self, data: bytes, /) -> bool:
         """See `Link.send_nowait`; always False for a stream in memory."""
-        del data
-        return False
+        fd = self.fileno()
+        if fd is None:
+            return False
+        self._truncated = self._truncated or short_write(fd, data)
+        return not self._truncated
 
     async def send_last(self, data: bytes, /) -> bool:
         """See `Link.send_last`."""

@@ -20,7 +20,6 @@ from rt.link.link import (
     StreamLink,
     drain,
     link_gone,
-    short_write,
 )
 from rt.protocol.frames import DELIMITER
 
@@ -93,22 +92,6 @@ class SerialLink(StreamLink):
         if not data and _hung_up(fd):
             raise link_gone(self.name, None)
         return data or None
-
-    async def send(self, data: bytes, /) -> None:
-        """See `Link.send`."""
-        try:
-            await super().send(data)
-        except OSError as error:
-            raise link_gone(self.name, error) from error
-
-    def send_nowait(self, data: bytes, /) -> bool:
-        """See `Link.send_nowait`."""
-        try:
-            fd = self._stream.fd
-        except trio.ClosedResourceError:
-            return False
-        self._truncated = self._truncated or short_write(fd, data)
-        return not self._truncated
 
     async def send_last(self, data: bytes, /) -> bool:
         """See `Link.send_last`.

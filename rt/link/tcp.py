@@ -9,7 +9,7 @@ from typing import Final
 import trio
 
 from rt.brake.output import end_connection
-from rt.link.link import CHUNK_SIZE, RECEIVE_SIZE, StreamLink, link_gone, short_write
+from rt.link.link import CHUNK_SIZE, RECEIVE_SIZE, StreamLink, link_gone
 
 _RESET: Final = struct.pack("ii", 1, 0)
 """Value of SO_LINGER (socket(7)) that closes a connection at once, with a reset."""
@@ -71,11 +71,6 @@ class SocketLink(StreamLink):
         if not data:
             raise link_gone(self.name, None)
         return data
-
-    def send_nowait(self, data: bytes, /) -> bool:
-        """See `Link.send_nowait`."""
-        self._truncated = self._truncated or short_write(self._fd, data)
-        return not self._truncated
 
     async def _receive_some(self) -> bytes:
         while True:
