@@ -174,12 +174,7 @@ class SmartDeviceClient:
             if await self.link.send_last(DISABLE_FRAME):
                 self.buffer.counters.disables += 1
             else:
-                self._throttle.log(
-                    self._log.warning,
-                    "device accepted no last DEV_DISABLE; closing its full line",
-                    port=self.link.name,
-                    uid=str(self.uid),
-                )
+                self._warn("device accepted no last DEV_DISABLE; closing its full line")
 
     async def drop(self) -> None:
         """End `run`, with its last DEV_DISABLE, and wait until it has ended."""
@@ -324,11 +319,8 @@ class SmartDeviceClient:
             case Verdict.ASK:
                 self._ping(now)
             case Verdict.REPORTING if self._longest_silence >= LOG_SILENCE_AFTER:
-                self._throttle.log(
-                    self._log.warning,
+                self._warn(
                     "device reports again after its subscription was renewed",
-                    port=self.link.name,
-                    uid=str(self.uid),
                     silence=round(self._longest_silence, 2),
                 )
         self._longest_silence = self._reports.silence if self._reports.silent else 0.0
@@ -356,11 +348,8 @@ class SmartDeviceClient:
                 self._granted = stated
                 self._reports.expect(params, interval / 1000, self.buffer.receive_counts, now)
         elif stated != granted and is_settled:
-            self._throttle.log(
-                self._log.warning,
+            self._warn(
                 "device changed its subscription; renewing it",
-                port=self.link.name,
-                uid=str(self.uid),
                 params=self.buffer.peripheral.names(params),
                 interval=interval / 1000,
             )
@@ -537,6 +526,10 @@ class SmartDeviceClient:
         """
         self.sender.disable()
         await self.sender.disables.wait(0, ANSWER_TIMEOUT)
+
+    def _warn(self, event: str, **context: object) -> None:
+        about = {"port": self.link.name, "uid": str(self.uid)}
+        self._throttle.log(self._log.warning, event, **about, **context)
 
     async def _read(self) -> None:
         while True:
