@@ -77,7 +77,7 @@ async def serve_devices(settings: ChildSettings, lifeline: Lifeline, early: list
             # collection.
             gc.freeze()
             notify.send(ready=True, status="ready")
-            await _report_status(manager)
+            await _report_status(manager.devices)
 
         nursery.start_soon(open_serial_devices)
         nursery.start_soon(serve_calls)
@@ -116,7 +116,7 @@ async def serve_emulated(settings: ChildSettings, lifeline: Lifeline, early: lis
                 functools.partial(connect_emulated, device, host, port, scheduler=scheduler)
             )
         notify.send(ready=True, status=_count(settings.emulated))
-        nursery.start_soon(_report_status)
+        nursery.start_soon(_report_status, settings.emulated)
         await _stop_reason(lifeline, early)
         notify.send(stopping=True)
         nursery.cancel_scope.cancel()
@@ -145,12 +145,9 @@ def _count(devices: Sized) -> str:
     return f"{len(devices)} device{'' if len(devices) == 1 else 's'}"
 
 
-async def _report_status(manager: SmartDeviceManager | None = None) -> None:
+async def _report_status(devices: Sized) -> None:
     """Send watchdog signs to the supervisor at its interval, with the number of devices."""
     period = notify.watchdog_period() or 1.0
     while True:
-        if manager is None:
-            notify.send(watchdog=True)
-        else:
-            notify.send(watchdog=True, status=_count(manager.devices))
+        notify.send(watchdog=True, status=_count(devices))
         await trio.sleep(period)
