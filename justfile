@@ -26,9 +26,10 @@ test: test-parts test-rest
 
 # Tests whose result may depend on the user: files, sockets, limits, processes of other users.
 user_part := replace("""
-    tests/access tests/transport tests/remote tests/buffer/test_arena.py
-    tests/buffer/test_session.py tests/instance tests/serialports tests/test_limits.py
-    tests/system/test_ground.py tests/system/test_commands.py
+    tests/access tests/transport tests/remote/test_remote_users.py
+    tests/remote/test_remote_datagram.py tests/buffer/test_arena.py tests/buffer/test_session.py
+    tests/instance tests/serialports tests/test_limits.py tests/system/test_ground.py
+    tests/system/test_commands.py
 """, "\n", " ")
 
 # The type check and the build use one process each, and the tests the other core. The first case of

@@ -171,9 +171,7 @@ def test_store_is_a_mapping_of_open_buffers(store: BufferStore) -> None:
     assert 5 not in store
 
 
-def test_memory_of_a_buffer_persists_until_it_is_unlinked(
-    prefix: str,
-) -> None:
+def test_memory_of_a_buffer_persists_until_it_is_unlinked(prefix: str) -> None:
     lamp = Buffer.make_type("lamp", [Parameter("lit", ctypes.c_bool, 0)])
     name = f"{prefix}lamp"
     with pytest.raises(DeviceBufferError), lamp.open(name, create=False):

@@ -421,7 +421,7 @@ class Authenticator:
         self._displace(
             self._handshakes.begin(
                 connection.domain, where, limit=room, host_limit=limits.handshakes_per_host
-            ),
+            )
         )
         greeting = b""
         with trio.move_on_after(limits.handshake_timeout / 1000) as scope:

@@ -45,8 +45,7 @@ def parse_robot_address(address: str) -> tuple[str, int]:
         host = port = None
     if host and ":" in host:
         raise ConfigError(
-            f"{address}: IPv6 is not supported; use an IPv4 address or a name",
-            address=address,
+            f"{address}: IPv6 is not supported; use an IPv4 address or a name", address=address
         )
     if parts.scheme != "tcp" or not host or not port or parts.path:
         raise ConfigError(

@@ -102,9 +102,7 @@ class StationSide:
         """Return a connection's name; the newest connection gets the name that it claims."""
         if claim and (claim.endswith(SERVICE.decode()) or "/" in claim):
             self._refusals.add(
-                "name of a service or of another station",
-                station=station,
-                name=claim[:100],
+                "name of a service or of another station", station=station, name=claim[:100]
             )
         elif is_new and _CLAIM.fullmatch(claim):
             return f"{station}/{claim}".encode()

@@ -173,10 +173,7 @@ class Application(TaskOwner):
         return await self._own(Client(node))
 
     async def make_service(
-        self,
-        handler: Handler,
-        node: Node | None = None,
-        logger: log.Logger | None = None,
+        self, handler: Handler, node: Node | None = None, logger: log.Logger | None = None
     ) -> Service:
         """Start a service for remote calls, which runs until the application ends.
 

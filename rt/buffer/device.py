@@ -344,11 +344,7 @@ def _count(counters: memoryview, bitmap: int) -> None:
     counters[:] = total.to_bytes(size, "little")
 
 
-_STATE = (
-    ("uid", DeviceUID),
-    ("subscription", ctypes.c_uint16),
-    ("interval", ctypes.c_uint16),
-)
+_STATE = (("uid", DeviceUID), ("subscription", ctypes.c_uint16), ("interval", ctypes.c_uint16))
 
 
 def device_type(peripheral: Peripheral) -> type[DeviceBuffer]:

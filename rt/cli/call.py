@@ -55,11 +55,7 @@ _STARTED = {
     help="List the methods of all services. This is the default without METHOD.",
 )
 @click.option(
-    "-h",
-    "--help",
-    "helping",
-    is_flag=True,
-    help="Show this message, or the arguments of METHOD.",
+    "-h", "--help", "helping", is_flag=True, help="Show this message, or the arguments of METHOD."
 )
 @target_options
 @click_options("instance", load=False)

@@ -77,10 +77,7 @@ freeze      stop receiving and sending for 3 s at about this interval (s) [5]
     help="Inject a fault (repeatable).",
 )
 @click.option(
-    "--seed",
-    type=Number(0, whole=True),
-    metavar="N",
-    help="Seed of the random faults. [random]",
+    "--seed", type=Number(0, whole=True), metavar="N", help="Seed of the random faults. [random]"
 )
 @click.option(
     "--pty", "on_pty", is_flag=True, help="Use serial ports (pseudo-terminals) instead of TCP."

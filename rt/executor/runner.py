@@ -108,11 +108,7 @@ class ModeRunner:
             self._reporter.path = path
             self._sync.folder = str(path.parent)
             requests = await prepare(
-                command,
-                path,
-                sync=self._sync,
-                names=self.names,
-                time_limit=self._config.time_limit,
+                command, path, sync=self._sync, names=self.names, time_limit=self._config.time_limit
             )
         except RuntimeBaseException as error:
             await channel.send(

@@ -13,14 +13,7 @@ import trio
 from trio_serial.linux import LinuxSerialStream
 
 from rt.brake import output
-from rt.link.link import (
-    CHUNK_SIZE,
-    DRAIN_PAUSE,
-    EMPTY_READ_PAUSE,
-    StreamLink,
-    drain,
-    link_gone,
-)
+from rt.link.link import CHUNK_SIZE, DRAIN_PAUSE, EMPTY_READ_PAUSE, StreamLink, drain, link_gone
 from rt.protocol.frames import DELIMITER
 
 DEFAULT_BAUD_RATE: Final = 115200

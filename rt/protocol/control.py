@@ -133,9 +133,7 @@ def check_gamepads(update: object, *, buttons: int = BUTTONS) -> dict[int, Gamep
     for key, raw in update.items():
         if not isinstance(key, str) or key not in _INDICES:
             raise _bad(
-                UPDATE_GAMEPADS,
-                f"no gamepad {quote(key)}; expected '0' to '{GAMEPADS - 1}'",
-                "$",
+                UPDATE_GAMEPADS, f"no gamepad {quote(key)}; expected '0' to '{GAMEPADS - 1}'", "$"
             )
         try:
             state = msgspec.convert(raw, GamepadState)

@@ -47,9 +47,7 @@ LOG_INTERVAL = 1.0
 REFUSAL_LIFE = 2.0
 """Time for which a refusal is valid at the station, in s; the robot repeats it every second."""
 
-_REMEDIES = {
-    "unsigned": {"remedy": "give the station its key: this robot is open to the network"},
-}
+_REMEDIES = {"unsigned": {"remedy": "give the station its key: this robot is open to the network"}}
 _LOGGED_VERDICTS = {"unsigned", "stranger", "malformed", "unknown", "forged", "replayed"}
 """Verdicts that a well-behaved station never causes; its datagrams may be `late`, or carry an old
 session.

@@ -205,8 +205,7 @@ class Root:
             if self._brake_watch.check(trio.current_time()) and not self.supervisor.ending:
                 self._bar_without_brake()
                 self._log.error(
-                    "no brake is ready; every mode and command ended",
-                    reason=self._refusal(),
+                    "no brake is ready; every mode and command ended", reason=self._refusal()
                 )
 
     def _refusal(self) -> str | None:

@@ -95,9 +95,7 @@ def open_observer(ports: PortFilter) -> PollingObserver:
         observer = EventObserver(ports)
     except UdevUnavailableError as error:
         logger.info(
-            "polling serial ports every 0.5 s",
-            observer="PollingObserver",
-            reason=error.message,
+            "polling serial ports every 0.5 s", observer="PollingObserver", reason=error.message
         )
         return PollingObserver(ports)
     logger.debug(

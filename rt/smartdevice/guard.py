@@ -69,8 +69,7 @@ would have to be repeated.
 _BARRED_NOW: Final = {
     Bar.IDLE: "no mode is running",
     **dict.fromkeys(
-        DRIVER_BARS,
-        "waiting for the driver: connect a gamepad and release its sticks",
+        DRIVER_BARS, "waiting for the driver: connect a gamepad and release its sticks"
     ),
     Bar.BRAKE: "the brake process is not ready: see `rt call status`",
     Bar.ESTOP: "emergency stop",

@@ -34,10 +34,7 @@ class Loss(enum.Enum):
         "device restarted",
         "it was disabled; parameters such as gains and limits have to be written again",
     )
-    REPLACED = (
-        "another device answers on this line",
-        "the previous device counts as disconnected",
-    )
+    REPLACED = ("another device answers on this line", "the previous device counts as disconnected")
 
 
 class ReceivePath:
@@ -177,8 +174,5 @@ class ReceivePath:
         if code not in self._errors:
             self._errors.add(code)
             log.get_logger().debug(
-                "device reports an error",
-                port=self._port,
-                uid=str(self.uid),
-                code=int(code),
+                "device reports an error", port=self._port, uid=str(self.uid), code=int(code)
             )

@@ -69,11 +69,7 @@ _REQUESTS: Steps = {
 TABLE: Mapping[State, Steps] = {
     S.STOPPED: _AT_REST,
     S.FAILED: _AT_REST,
-    S.BACKOFF: {
-        **_AT_REST,
-        NoRestart: (S.STOPPED, ()),
-        Timer.BACKOFF: (S.SPAWNING, (A.SPAWN,)),
-    },
+    S.BACKOFF: {**_AT_REST, NoRestart: (S.STOPPED, ()), Timer.BACKOFF: (S.SPAWNING, (A.SPAWN,))},
     S.SPAWNING: {
         Spawned: (S.STARTING, ()),
         Stop: (S.ABORTING, ()),
@@ -89,12 +85,7 @@ TABLE: Mapping[State, Steps] = {
         Kill: (S.ABORTING, ()),
         D.ENDED: (S.STOPPED, ()),
     },
-    S.STARTING: {
-        **_REQUESTS,
-        **_ENDED,
-        Ready: (S.READY, ()),
-        Timer.READY: (S.STOPPING, (TERM,)),
-    },
+    S.STARTING: {**_REQUESTS, **_ENDED, Ready: (S.READY, ()), Timer.READY: (S.STOPPING, (TERM,))},
     S.READY: {
         **_REQUESTS,
         **_ENDED,
@@ -108,11 +99,7 @@ TABLE: Mapping[State, Steps] = {
         Kill: (S.KILLING, (KILL,)),
         Timer.GRACE: (S.KILLING, (KILL,)),
     },
-    S.KILLING: {
-        **_ENDED,
-        Stop: (S.KILLING, ()),
-        Kill: (S.KILLING, ()),
-    },
+    S.KILLING: {**_ENDED, Stop: (S.KILLING, ()), Kill: (S.KILLING, ())},
 }
 """All transitions: state -> trigger -> next state and actions."""
 

@@ -57,8 +57,7 @@ class Supervisor:
         for spec in specs:
             if spec.name in self._children:
                 raise ConfigError(
-                    f"two children have the name {spec.name!r}; rename one of them",
-                    name=spec.name,
+                    f"two children have the name {spec.name!r}; rename one of them", name=spec.name
                 )
             self._children[spec.name] = Child(spec, directory, on_line=on_line, on_change=on_change)
         self._on_shutdown = on_shutdown

@@ -125,12 +125,6 @@ class Field(Protocol):
 
 
 NAMES: Mapping[str, type] = MappingProxyType(
-    {
-        "Robot": Robot,
-        "Gamepad": Gamepad,
-        "Actions": Actions,
-        "Field": Field,
-        "Alliance": Alliance,
-    }
+    {"Robot": Robot, "Gamepad": Gamepad, "Actions": Actions, "Field": Field, "Alliance": Alliance}
 )
 """The protocols, and the enumeration, by the names that team code uses."""

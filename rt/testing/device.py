@@ -24,12 +24,7 @@ class Device:
     """
 
     def __init__(
-        self,
-        name: str,
-        emulated: EmulatedDevice,
-        log: RobotLog,
-        port: int,
-        nursery: trio.Nursery,
+        self, name: str, emulated: EmulatedDevice, log: RobotLog, port: int, nursery: trio.Nursery
     ) -> None:
         self.name = name
         self.uid = emulated.uid

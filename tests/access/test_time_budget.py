@@ -23,10 +23,7 @@ class Clocks:
         return True
 
 
-@given(
-    st.floats(0.001, 1.0),
-    st.lists(st.tuples(st.floats(0, 5), st.floats(1e-6, 2))),
-)
+@given(st.floats(0.001, 1.0), st.lists(st.tuples(st.floats(0, 5), st.floats(1e-6, 2))))
 def test_work_exceeds_its_share_by_at_most_one_unit(
     share: float, units: list[tuple[float, float]]
 ) -> None:

@@ -58,9 +58,7 @@ async def test_client_outlives_the_task_that_opened_it(tmp_path: Path) -> None:
                 await client.call.greet("x", address="absent-service")
 
 
-async def test_error_of_a_task_ends_the_application_and_propagates(
-    tmp_path: Path,
-) -> None:
+async def test_error_of_a_task_ends_the_application_and_propagates(tmp_path: Path) -> None:
     async def fail() -> None:
         await trio.lowlevel.checkpoint()
         raise ZeroDivisionError

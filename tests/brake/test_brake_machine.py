@@ -80,9 +80,7 @@ def test_process_that_stays_late_is_killed() -> None:
 
 
 @given(gaps=st.lists(st.integers(1, 150), max_size=30))
-def test_sleeping_brake_detects_a_stopped_process(
-    gaps: list[int],
-) -> None:
+def test_sleeping_brake_detects_a_stopped_process(gaps: list[int]) -> None:
     """A stamp wakes the brake only if the previous one was 0."""
     brake = make_live()
     stamps = [NOW, *(NOW + sum(gaps[: count + 1]) * MS for count in range(len(gaps)))]

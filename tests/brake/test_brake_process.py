@@ -122,9 +122,7 @@ def test_sigterm_disables_every_line_before_the_brake_ends(bench: Bench) -> None
     assert bench.brake.wait(PATIENCE) == 0
 
 
-def test_stopped_brake_keeps_the_port_locks_of_a_living_process(
-    bench: Bench,
-) -> None:
+def test_stopped_brake_keeps_the_port_locks_of_a_living_process(bench: Bench) -> None:
     bench.brake.terminate()
     assert bench.brake.wait(PATIENCE) == 0
     assert all(line.is_locked() for line in bench.lines)
@@ -184,9 +182,7 @@ def test_tcp_line_is_disabled_and_then_closed(bench: Bench) -> None:
             assert data == DISABLE
 
 
-def test_full_line_of_a_killed_process_is_disabled_by_the_brake(
-    bench: Bench,
-) -> None:
+def test_full_line_of_a_killed_process_is_disabled_by_the_brake(bench: Bench) -> None:
     with full_line(bench, 9) as board:
         bench.send(Kind.CLOSED, bench.lines[0].number)
         end_device_process(bench)
@@ -394,9 +390,7 @@ def full_line(bench: Bench, number: int) -> Iterator[socket.socket]:
         yield board
 
 
-def test_late_process_is_settled_until_it_stamps_again(
-    bench: Bench,
-) -> None:
+def test_late_process_is_settled_until_it_stamps_again(bench: Bench) -> None:
     assert bench.heartbeat.is_settled
     bench.heartbeat.renew()
     assert not bench.heartbeat.is_settled

@@ -11,9 +11,7 @@ STEPS = st.lists(
 
 
 @given(STEPS)
-def test_nothing_moves_when_the_grace_has_passed(
-    steps: list[tuple[float, str]],
-) -> None:
+def test_nothing_moves_when_the_grace_has_passed(steps: list[tuple[float, str]]) -> None:
     watch = BrakeWatch()
     now, was_ready, ready = 100.0, -GRACE, False
     for pause, step in steps:

@@ -81,9 +81,7 @@ def test_channel_is_drained_without_free_descriptors(connection: Connection) -> 
         receive(channel)
 
 
-def test_line_of_a_living_process_keeps_lock_and_output(
-    connection: Connection,
-) -> None:
+def test_line_of_a_living_process_keeps_lock_and_output(connection: Connection) -> None:
     board, port = os.openpty()
     try:
         name = os.ttyname(port)

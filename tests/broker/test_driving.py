@@ -54,10 +54,7 @@ def stick(feed: GamepadFeed, index: int = 0) -> float:
 
 
 async def test_silent_driver_is_reported_exactly_after_the_silence(
-    feed: GamepadFeed,
-    changes: list[State],
-    nursery: trio.Nursery,
-    autojump_clock: MockClock,
+    feed: GamepadFeed, changes: list[State], nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     nursery.start_soon(feed.run)
     for state in (NEUTRAL, PUSHED, PUSHED):
@@ -76,10 +73,7 @@ async def test_silent_driver_is_reported_exactly_after_the_silence(
 
 
 async def test_gaps_shorter_than_the_silence_are_not_reported(
-    feed: GamepadFeed,
-    changes: list[State],
-    nursery: trio.Nursery,
-    autojump_clock: MockClock,
+    feed: GamepadFeed, changes: list[State], nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     nursery.start_soon(feed.run)
     feed.feed({0: NEUTRAL})
@@ -127,10 +121,7 @@ async def test_stamped_updates_are_accepted_with_any_clock(
 
 
 async def test_two_stations_at_once_do_not_mix(
-    feed: GamepadFeed,
-    changes: list[State],
-    nursery: trio.Nursery,
-    autojump_clock: MockClock,
+    feed: GamepadFeed, changes: list[State], nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     nursery.start_soon(feed.run)
     feed.feed({0: NEUTRAL}, sender=FIRST)

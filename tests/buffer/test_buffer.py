@@ -226,9 +226,7 @@ def test_only_the_owner_replaces_a_buffer_of_another_layout(prefix: str) -> None
         reader.get_or_open(4 << 72, create=False)
 
 
-def test_transaction_of_a_killed_process_is_rolled_back(
-    prefix: str,
-) -> None:
+def test_transaction_of_a_killed_process_is_rolled_back(prefix: str) -> None:
     with BufferStore(CATALOG, prefix, lock_timeout=0.01) as store:
         buffer = store.get_or_open(MOTOR)
         buffer.valid = True
@@ -317,9 +315,7 @@ def test_age_is_that_of_the_last_value() -> None:
     assert 0 <= buffer.age < 1
 
 
-def test_age_includes_the_time_of_suspends(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_age_includes_the_time_of_suspends(monkeypatch: pytest.MonkeyPatch) -> None:
     pad = BufferStore(CATALOG, "", shared=False).get_or_open(("gamepad", 0))
     assert pad.age == math.inf
     pad.set("joystick_left_x", 1.0)

@@ -75,9 +75,7 @@ def test_revoke_all_ends_every_lease(prefix: str) -> None:
         assert len(table.holders()) == 3
 
 
-def test_late_stamp_does_not_restore_a_revoked_lease(
-    prefix: str,
-) -> None:
+def test_late_stamp_does_not_restore_a_revoked_lease(prefix: str) -> None:
     with LeaseTable.open(prefix) as table:
         table.heartbeat()
         table.lease(4).begin()

@@ -24,10 +24,7 @@ INVALID_PARAMETERS = {
         "'x' type: unknown type 'zzz'; use one of bool, int8,",
     ),
     "a type that is a number": ("type = 3", "'x' type = 3: expected text"),
-    "an array without elements": (
-        'type = "uint8[0]"',
-        "'x' type: 'uint8[0]' has no elements",
-    ),
+    "an array without elements": ('type = "uint8[0]"', "'x' type: 'uint8[0]' has no elements"),
     "a huge array": (
         'type = "uint8[99999999999]"',
         "type: 'uint8[99999999999]' takes more than 65536 bytes",
@@ -53,10 +50,7 @@ INVALID_PARAMETERS = {
         'type = "float", upper = nan',
         "upper = nan: a limit must be finite; omit it for none",
     ),
-    "an infinite limit": (
-        'type = "float", lower = -inf',
-        "lower = -inf: a limit must be finite",
-    ),
+    "an infinite limit": ('type = "float", lower = -inf', "lower = -inf: a limit must be finite"),
     "a limit of a bool": (
         'type = "bool", upper = 1',
         "upper = 1: only numbers have limits, not a bool",
@@ -102,10 +96,7 @@ INVALID_PARAMETERS = {
         "'x' writable: unknown key; did you mean writeable?",
     ),
     "no type": ("readable = true", "'x' type: missing"),
-    "an id that is a bool": (
-        'type = "bool", id = true',
-        "id = true: expected a whole number",
-    ),
+    "an id that is a bool": ('type = "bool", id = true', "id = true: expected a whole number"),
 }
 
 
@@ -246,10 +237,7 @@ def test_total_size_of_values_is_limited() -> None:
         ("[a]", "[a] params: missing"),
         ("[a]\nparams = 1", "[a] params = 1: expected an array of tables"),
         ("[a]\nparams = [1]", "[a] params = [1]: expected a table for element 0"),
-        (
-            "[a]\nparams = []\n[a.b]\nx = 1",
-            "[a] b: unknown key; use one of params, device_id,",
-        ),
+        ("[a]\nparams = []\n[a.b]\nx = 1", "[a] b: unknown key; use one of params, device_id,"),
         ("[[a]]\nparams = []", "[a] [{'params': []}]: expected a table"),
     ],
 )

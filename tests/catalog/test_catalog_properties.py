@@ -70,9 +70,7 @@ def test_valid_catalog_is_loaded_as_written(tables: dict[str, Any]) -> None:
 
 @given(st.data())
 @settings(max_examples=200)
-def test_odd_value_in_the_tables_is_accepted_or_refused(
-    data: st.DataObject,
-) -> None:
+def test_odd_value_in_the_tables_is_accepted_or_refused(data: st.DataObject) -> None:
     tables = copy.deepcopy(TABLES)
     for _ in range(data.draw(st.integers(1, 3))):
         position: Any = tables

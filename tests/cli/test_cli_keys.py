@@ -114,9 +114,7 @@ def test_accessible_key_directory_causes_one_warning(
     assert "is accessible to other users; run `chmod 700" in line
 
 
-def test_unknown_station_suggests_nearest(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_unknown_station_suggests_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     main.run(["keys", "new", "blue", "--output", "-"])
     assert main.run(["keys", "revoke", "bule"]) == 78
     assert "no key for a station 'bule'; did you mean blue?" in capsys.readouterr().err

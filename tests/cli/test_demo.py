@@ -30,9 +30,7 @@ class Client:
         self.answered.append(trio.current_time())
 
 
-async def test_gamepads_are_sent_until_robot_ends(
-    autojump_clock: trio.testing.MockClock,
-) -> None:
+async def test_gamepads_are_sent_until_robot_ends(autojump_clock: trio.testing.MockClock) -> None:
     robot, station = Client(2.0), Client()
 
     async def give(client: Any) -> Any:

@@ -127,8 +127,7 @@ class TestTypes:
 
     async def test_ambiguous_or_absent_type_is_reported(self, devices: Devices) -> None:
         with pytest.raises(
-            DeviceError,
-            match="2 devices of type limit-switch are connected; use servo-motor or 6",
+            DeviceError, match="2 devices of type limit-switch are connected; use servo-motor or 6"
         ):
             await devices.find_one("limit-switch")
         with pytest.raises(DeviceError, match="no device of type rfid is connected; `rt devices`"):

@@ -15,9 +15,7 @@ from rt.protocol.message import DevDisable, DevWrite, SubReq
 SLOT = 8
 
 
-async def test_lapsed_lease_is_reported_as_disabled(
-    prefix: str,
-) -> None:
+async def test_lapsed_lease_is_reported_as_disabled(prefix: str) -> None:
     async with open_robot(prefix) as robot:
         board = make_board("polar-bear")
         await robot.plug(board)
@@ -43,9 +41,7 @@ async def test_lapsed_lease_is_reported_as_disabled(
         assert board.device.values["duty_cycle"] == 0
 
 
-async def test_device_disabled_before_end_counts_as_disabled(
-    prefix: str,
-) -> None:
+async def test_device_disabled_before_end_counts_as_disabled(prefix: str) -> None:
     async with open_robot(prefix) as robot:
         board = make_board("polar-bear")
         await robot.plug(board)

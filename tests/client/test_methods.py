@@ -85,11 +85,7 @@ TABLE = argument("gamepads", {"type": "object"}, "dict[int, GamepadState]")
             r"argument requests must be a list, not wave; write JSON, such as '\[\{\"func\": ",
         ),
         (TABLE, "lx", "argument gamepads must be a map, not lx; write JSON"),
-        (
-            PARAMS,
-            "[duty_cycle, enc_vel]",
-            r"""quote the strings: '\["duty_cycle", "enc_vel"\]'""",
-        ),
+        (PARAMS, "[duty_cycle, enc_vel]", r"""quote the strings: '\["duty_cycle", "enc_vel"\]'"""),
         (TABLE, "{lx: 0.5}", r"""quote the strings: '\{"lx": 0\.5\}'"""),
     ],
 )

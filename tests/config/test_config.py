@@ -170,10 +170,7 @@ class TestErrors:
                 "debug = true\nport_base = 7000\ndebug = false",
                 "3: debug is defined twice (lines 1 and 3); remove one",
             ),
-            (
-                "teleop_needs_gamepad = False",
-                "1: False is not a value; write false in lower case",
-            ),
+            ("teleop_needs_gamepad = False", "1: False is not a value; write false in lower case"),
             ("debug = TRUE # why", "1: TRUE is not a value; write true in lower case"),
             ("exec_module = foo.py", '1: text needs quotes; write exec_module = "foo.py"'),
             (
@@ -251,10 +248,7 @@ class TestErrors:
                 "[dev_name]\nport_base = 7000",
                 "rt.toml:2: port_base is an option, but is below [dev_name]; move it above",
             ),
-            (
-                "left = '56668397794435742564353'",
-                "put device names into the table [dev_name]",
-            ),
+            ("left = '56668397794435742564353'", "put device names into the table [dev_name]"),
             ("[dev_name]\na = '5'\nb = 5", "rt.toml:3: dev_name gives a and b the same UID 5"),
             ('port_base = "7000"', "write it without quotes"),
             (

@@ -8,9 +8,7 @@ from rt.diagnostics import run_delay
 from rt.diagnostics.run_delay import RunDelay
 
 
-def test_run_delay_grows_and_is_0_if_unavailable(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_run_delay_grows_and_is_0_if_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
     delay = RunDelay()
     assert 0.0 <= delay.read() <= delay.read()
     for content in (b"", b"1", b"1 x 3"):

@@ -117,9 +117,7 @@ async def test_line_ends_at_its_time(autojump_clock: MockClock) -> None:
         await device.receive()
 
 
-async def test_frozen_device_neither_sends_nor_receives(
-    autojump_clock: MockClock,
-) -> None:
+async def test_frozen_device_neither_sends_nor_receives(autojump_clock: MockClock) -> None:
     ours, theirs = trio.testing.memory_stream_pair()
     device, link = make_switch(), faulty(theirs, "freeze=2")
     received: list[tuple[float, Message]] = []
@@ -156,9 +154,7 @@ async def test_frozen_device_neither_sends_nor_receives(
     assert any(isinstance(item, DevData) for when, item in received if when > 15)
 
 
-async def test_frozen_device_notices_disconnection_after_thaw(
-    autojump_clock: MockClock,
-) -> None:
+async def test_frozen_device_notices_disconnection_after_thaw(autojump_clock: MockClock) -> None:
     ours, theirs = trio.testing.memory_stream_pair()
     link = faulty(theirs, "freeze=0.1")
     start = trio.current_time()

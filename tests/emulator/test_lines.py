@@ -266,9 +266,7 @@ async def test_many_devices_share_one_scheduler(autojump_clock: MockClock) -> No
         assert found == pytest.approx(10_000 / (40 + 10 * number) + 1, abs=2)
 
 
-async def test_full_line_delays_no_other_device(
-    autojump_clock: MockClock,
-) -> None:
+async def test_full_line_delays_no_other_device(autojump_clock: MockClock) -> None:
     scheduler = Scheduler()
     full, full_end = trio.testing.lockstep_stream_pair()
     free, free_end = trio.testing.memory_stream_pair()

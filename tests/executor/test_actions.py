@@ -36,9 +36,7 @@ async def test_action_that_exits_ends_only_itself(nursery: trio.Nursery) -> None
     nursery.cancel_scope.cancel()
 
 
-async def test_second_start_is_logged_once_per_run(
-    nursery: trio.Nursery,
-) -> None:
+async def test_second_start_is_logged_once_per_run(nursery: trio.Nursery) -> None:
     executor = AsyncExecutor(lambda _error, _name: None)
     await nursery.start(executor.run)
     go = [trio.Event() for _ in range(3)]

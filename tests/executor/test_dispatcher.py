@@ -190,12 +190,7 @@ async def open_dispatcher(
         with LeaseTable.open(prefix) as leases:
             async with trio.open_nursery() as nursery:
                 harness = Harness(
-                    leases,
-                    wakeup,
-                    nursery,
-                    needs_driver=needs_driver,
-                    insecure=insecure,
-                    **limits,
+                    leases, wakeup, nursery, needs_driver=needs_driver, insecure=insecure, **limits
                 )
                 try:
                     await nursery.start(harness.dispatcher.run)
@@ -439,9 +434,7 @@ async def test_sessions_stay_barred_until_the_process_is_reaped(prefix: str) -> 
         assert harness.mode_changes[1:] == [(False, False)]
 
 
-async def test_surviving_process_is_killed_before_the_next_mode_moves(
-    prefix: str,
-) -> None:
+async def test_surviving_process_is_killed_before_the_next_mode_moves(prefix: str) -> None:
     async with open_dispatcher(prefix) as harness:
         harness.processes[0].is_stubborn = True
         first = await harness.begin()
@@ -698,9 +691,7 @@ async def test_flood_of_messages_does_not_block_other_tasks(prefix: str) -> None
         assert harness.dispatcher.mode() == "idle"
 
 
-async def test_driver_that_becomes_live_during_idle_opens_no_slot(
-    prefix: str,
-) -> None:
+async def test_driver_that_becomes_live_during_idle_opens_no_slot(prefix: str) -> None:
     async with open_dispatcher(prefix, needs_driver=True) as harness:
         await harness.begin("teleop")
 

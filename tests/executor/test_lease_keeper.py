@@ -128,10 +128,7 @@ def test_code_that_does_not_return_loses_the_lease(bench: Bench) -> None:
     [
         (0.0, "team code does not return: every device is disabled until it does"),
         (0.3, NOT_RETURNING),
-        (
-            0.7,
-            f"the computer is busy: {NOT_RETURNING}",
-        ),
+        (0.7, f"the computer is busy: {NOT_RETURNING}"),
     ],
 )
 def test_cutoff_is_logged_with_its_cause_and_its_end(

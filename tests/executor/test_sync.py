@@ -269,10 +269,7 @@ def test_interrupted_call_knows_whether_it_waited_for_a_processor(
     flag = LateFlag()
     found: list[BaseException] = []
     executor = SyncExecutor(
-        lambda error, _name: found.append(error),
-        ".",
-        lambda: flag.waited,
-        lambda: flag.now,
+        lambda error, _name: found.append(error), ".", lambda: flag.waited, lambda: flag.now
     )
 
     def main() -> None:

@@ -185,9 +185,7 @@ def board(monkeypatch: pytest.MonkeyPatch) -> Iterator[HangingBoard]:
     hanging.close()
 
 
-async def test_hanging_port_does_not_block_the_event_loop(
-    board: HangingBoard,
-) -> None:
+async def test_hanging_port_does_not_block_the_event_loop(board: HangingBoard) -> None:
     links = []
     async with trio.open_nursery() as nursery:
 
@@ -203,9 +201,7 @@ async def test_hanging_port_does_not_block_the_event_loop(
     await link.aclose()
 
 
-async def test_cancelled_open_of_hanging_port_closes_it_later(
-    board: HangingBoard,
-) -> None:
+async def test_cancelled_open_of_hanging_port_closes_it_later(board: HangingBoard) -> None:
     with trio.move_on_after(0.01) as scope:
         await SerialLink.open(board.port)
     assert scope.cancelled_caught
@@ -217,9 +213,7 @@ async def test_cancelled_open_of_hanging_port_closes_it_later(
     assert len(board.opened) == 1
 
 
-async def test_port_opened_during_cancellation_is_closed(
-    board: HangingBoard,
-) -> None:
+async def test_port_opened_during_cancellation_is_closed(board: HangingBoard) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(SerialLink.open, board.port)
         await trio.testing.wait_all_tasks_blocked()

@@ -75,10 +75,7 @@ def test_correct_or_uncertain_code_has_no_finding(
         ),
         ("Robot.run(wave)", "Robot has no run: write Actions.run(action, ...)"),
         ("print(Field.clock > 1)", "Field.clock is not called: write Field.clock()"),
-        (
-            "print(Field.mode == 'auto')",
-            "Field.mode is not a string: compare `Field.mode.name`",
-        ),
+        ("print(Field.mode == 'auto')", "Field.mode is not a string: compare `Field.mode.name`"),
         (
             "while True: pass",
             "this loop never ends, but teleop_main is called repeatedly: remove the loop",

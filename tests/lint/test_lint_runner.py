@@ -30,10 +30,7 @@ def is_alive(marker: Path) -> bool:
 
 
 async def test_records_come_from_another_process(tmp_path: Path) -> None:
-    write(
-        tmp_path,
-        {"studentcode.py": f"import os\n{MAIN}    Robot.get('mtor', 'duty_cycle')\n"},
-    )
+    write(tmp_path, {"studentcode.py": f"import os\n{MAIN}    Robot.get('mtor', 'duty_cycle')\n"})
     found = await run_lint(request(tmp_path), limit=PATIENCE)
     assert [(each.symbol, each.line) for each in found] == [
         ("UnusedImport", 1),
@@ -47,10 +44,7 @@ async def test_missing_code_is_an_error_of_the_call(tmp_path: Path) -> None:
 
 
 async def test_code_is_never_run(tmp_path: Path) -> None:
-    write(
-        tmp_path,
-        {"studentcode.py": f"open({str(tmp_path / 'ran')!r}, 'w')\n{MAIN}    pass\n"},
-    )
+    write(tmp_path, {"studentcode.py": f"open({str(tmp_path / 'ran')!r}, 'w')\n{MAIN}    pass\n"})
     assert await run_lint(request(tmp_path), limit=PATIENCE) == []
     assert not (tmp_path / "ran").exists()
 

@@ -42,9 +42,7 @@ def test_write_to_a_full_pipe_is_dropped_and_reported_later(pipe: tuple[int, int
     assert writer.dropped == 0
 
 
-def test_finalizer_that_logs_during_a_write_does_not_deadlock(
-    pipe: tuple[int, int],
-) -> None:
+def test_finalizer_that_logs_during_a_write_does_not_deadlock(pipe: tuple[int, int]) -> None:
     garbage = [b"motor disconnected"]
 
     def note(_count: int) -> bytes:
@@ -130,9 +128,7 @@ def test_oversized_line_is_cut_and_marked(tmp_path: Path) -> None:
     assert path.read_text() == "z" * MAX_LINE + " [line cut here]\n"
 
 
-def test_process_forked_during_a_write_can_write(
-    pipe: tuple[int, int],
-) -> None:
+def test_process_forked_during_a_write_can_write(pipe: tuple[int, int]) -> None:
     reading, writing = pipe
     code = f"""
 import os, sys, threading

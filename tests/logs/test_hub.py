@@ -75,12 +75,7 @@ async def test_event_is_published_with_its_level_as_topic(
     event = logevent.decode(frames)
     assert (
         event.items()
-        >= {
-            "event": "gamepad silent",
-            "level": "warning",
-            "app": "root",
-            "gamepad": 0,
-        }.items()
+        >= {"event": "gamepad silent", "level": "warning", "app": "root", "gamepad": 0}.items()
     )
 
 

@@ -11,9 +11,7 @@ from rt.logs import read as log_read
 from rt.logs.file import LogFile
 
 
-def test_file_renamed_while_it_is_read_is_read_once_and_completely(
-    tmp_path: Path,
-) -> None:
+def test_file_renamed_while_it_is_read_is_read_once_and_completely(tmp_path: Path) -> None:
     path = tmp_path / "robot.log"
     file = LogFile(path, 100, 4)
     written = [b"%d" % number + b"x" * 80 for number in range(3)]

@@ -22,10 +22,7 @@ def test_level_includes_higher_levels() -> None:
     view = LogView(level="warning")
     assert [
         level for level in ("debug", "info", "warning", "error") if view.wants(event(level=level))
-    ] == [
-        "warning",
-        "error",
-    ]
+    ] == ["warning", "error"]
     assert view.levels == ["warning", "error", "critical"]
 
 

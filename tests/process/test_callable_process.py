@@ -126,9 +126,7 @@ async def test_call_that_is_impossible_is_logged_as_one_message(
     [lambda: None, functools.partial(called.fail), called.Robot().walk],
     ids=["lambda", "partial", "bound"],
 )
-def test_function_without_an_import_path_is_rejected(
-    function: Callable[..., Any],
-) -> None:
+def test_function_without_an_import_path_is_rejected(function: Callable[..., Any]) -> None:
     with pytest.raises(ProcessStateError):
         CallableProcess(function)
 

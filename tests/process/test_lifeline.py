@@ -103,9 +103,7 @@ async def test_death_of_the_parent_wakes_a_waiting_task(
     await lifeline.closed()
 
 
-async def test_cancelled_wait_can_be_repeated(
-    pair: tuple[socket.socket, Lifeline],
-) -> None:
+async def test_cancelled_wait_can_be_repeated(pair: tuple[socket.socket, Lifeline]) -> None:
     ours, lifeline = pair
     lifeline.read_message()
     with trio.move_on_after(0.01):

@@ -18,15 +18,7 @@ from rt.log.stamp import now
 from rt.log.throttle import Throttle
 from rt.process import output as output_module
 from rt.process.logpipe import LOG
-from rt.process.output import (
-    MAX_LINE,
-    TAIL,
-    TEXT_LINES,
-    ChildLog,
-    LineSplitter,
-    Output,
-    log_line,
-)
+from rt.process.output import MAX_LINE, TAIL, TEXT_LINES, ChildLog, LineSplitter, Output, log_line
 from rt.protocol.logevent import CUT_MARKER
 
 
@@ -298,9 +290,7 @@ async def test_newest_suppressed_stall_is_logged_while_the_process_runs(
         nursery.cancel_scope.cancel()
 
 
-async def test_newest_suppressed_stall_is_logged_when_the_process_ends(
-    events: list[Any],
-) -> None:
+async def test_newest_suppressed_stall_is_logged_when_the_process_ends(events: list[Any]) -> None:
     send, receive = trio.testing.memory_stream_one_way_pair()
     output = Output("executor", log_line)
     async with trio.open_nursery() as nursery:

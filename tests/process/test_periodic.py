@@ -30,9 +30,7 @@ async def spin_for(durations: list[float], interval: float) -> tuple[list[float]
     return began, [entry["overruns"] for entry in logs]
 
 
-async def test_calls_begin_one_interval_apart(
-    autojump_clock: MockClock,
-) -> None:
+async def test_calls_begin_one_interval_apart(autojump_clock: MockClock) -> None:
     began, overruns = await spin_for([0.0, 0.9, 0.3, 1.0, 0.5], 1.0)
     assert began == pytest.approx([0, 1, 2, 3, 4, 5])
     assert overruns == []

@@ -86,9 +86,7 @@ async def test_early_signal_counts_as_the_first_one(autojump_clock: MockClock) -
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_early_signals_are_captured_and_late_ones_are_ignored(
-    number: signal.Signals,
-) -> None:
+def test_early_signals_are_captured_and_late_ones_are_ignored(number: signal.Signals) -> None:
     before = {each: signal.getsignal(each) for each in signals.stop_signals()}
     try:
         with signals.capture_early_signals(*before) as early:

@@ -50,9 +50,7 @@ def test_every_event_becomes_a_line_of_json(context: dict[str, Any]) -> None:
 
 
 @given(st.dictionaries(st.text(), VALUES, max_size=4))
-def test_every_event_round_trips_over_the_network(
-    context: dict[str, Any],
-) -> None:
+def test_every_event_round_trips_over_the_network(context: dict[str, Any]) -> None:
     frames = logevent.encode({**context, **EVENT})
     assert EVENT.items() <= logevent.decode(frames).items()
 

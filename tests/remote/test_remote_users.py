@@ -283,10 +283,7 @@ async def station_peers(setup: Setup, client: Client) -> list[bytes]:
 )
 async def test_station_cannot_take_the_name_of_another(network: Setup, claim: str) -> None:
     blue, red = network.keys.new("blue"), network.keys.new("red")
-    async with (
-        network.client(blue, "panel") as honest,
-        network.client(blue, "blue") as second,
-    ):
+    async with network.client(blue, "panel") as honest, network.client(blue, "blue") as second:
         await station_peers(network, honest)
         await station_peers(network, second)
         async with network.client(red, claim) as hostile:
@@ -494,9 +491,7 @@ while True:
 """
 
 
-async def test_flood_from_many_addresses_does_not_exclude_a_station(
-    network: Setup,
-) -> None:
+async def test_flood_from_many_addresses_does_not_exclude_a_station(network: Setup) -> None:
     require_another_user()
     blue = network.keys.new("blue")
     with start_stranger(FLOOD, str(network.port)) as process:
@@ -505,10 +500,7 @@ async def test_flood_from_many_addresses_does_not_exclude_a_station(
             assert await trio.to_thread.run_sync(process.stdout.readline) == "full\n"
             for _ in range(5):
                 await probe(
-                    f"tcp://127.0.0.1:{network.port}",
-                    blue,
-                    timeout=20,
-                    context=network.context,
+                    f"tcp://127.0.0.1:{network.port}", blue, timeout=20, context=network.context
                 )
                 async with network.client(blue) as station:
                     assert await station.call.greet("robot") == "hello robot"
@@ -623,9 +615,7 @@ async def test_station_cannot_flood_the_log(
     assert 0 < len(logged) <= BURST
 
 
-async def test_flooding_program_does_not_block_others_of_its_station(
-    network: Setup,
-) -> None:
+async def test_flooding_program_does_not_block_others_of_its_station(network: Setup) -> None:
     blue = network.keys.new("blue")
     async with network.node(blue) as node, network.client(blue, "panel") as panel:
         for number in range(2 * MAX_UNANSWERED):

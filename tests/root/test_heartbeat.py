@@ -147,9 +147,7 @@ async def test_root_that_waited_for_a_processor_revokes_no_lease(
             assert lease.revoked is is_revoked
 
 
-async def test_memory_is_verified_after_a_slot_is_unbarred(
-    prefix: str,
-) -> None:
+async def test_memory_is_verified_after_a_slot_is_unbarred(prefix: str) -> None:
     seen: list[Bar] = []
     with LeaseTable.open(prefix) as table:
         table.bar_all(Bar.IDLE)

@@ -31,10 +31,7 @@ def board(device: str = DEVICES[0], identity: int = 1, *names: str) -> dict[str,
 
 
 def change(
-    *,
-    appeared: Iterable[str] = (),
-    vanished: Iterable[str] = (),
-    announced: Iterable[str] = (),
+    *, appeared: Iterable[str] = (), vanished: Iterable[str] = (), announced: Iterable[str] = ()
 ) -> PortChange:
     return PortChange(frozenset(appeared), frozenset(vanished), frozenset(announced))
 

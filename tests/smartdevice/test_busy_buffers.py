@@ -81,9 +81,7 @@ def locked(buffer: DeviceBuffer) -> Iterator[None]:
         thread.join()
 
 
-async def test_stale_buffer_is_invalidated_although_its_lock_is_held(
-    arena: Arena,
-) -> None:
+async def test_stale_buffer_is_invalidated_although_its_lock_is_held(arena: Arena) -> None:
     with BufferStore(CATALOG, arena.prefix) as earlier:
         old = earlier.get_or_open(MOTOR)
         old.valid = True

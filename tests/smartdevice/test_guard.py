@@ -139,9 +139,7 @@ async def test_released_lease_lapses_at_next_check(prefix: str) -> None:
                 assert len(lapses.times) == count
 
 
-async def test_lease_replaced_between_two_checks_has_lapsed(
-    prefix: str,
-) -> None:
+async def test_lease_replaced_between_two_checks_has_lapsed(prefix: str) -> None:
     with LeaseTable.open(prefix) as table:
         async with guarding(table) as (guard, lapses):
             lease = table.lease(0)

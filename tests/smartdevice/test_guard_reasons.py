@@ -90,9 +90,7 @@ def test_silent_root_is_the_reason_unless_slot_is_barred(prefix: str) -> None:
     assert reasons(events) == ["the robot's main process does not respond", "no mode is running"]
 
 
-def test_flapping_lease_is_logged_at_bounded_rate(
-    prefix: str,
-) -> None:
+def test_flapping_lease_is_logged_at_bounded_rate(prefix: str) -> None:
     with LeaseTable.open(prefix) as table, capture_logs() as events:
         guard = SafetyGuard(table, lambda _ended, _moved: None)
         lease = table.lease(0)

@@ -214,9 +214,7 @@ async def stalled_connection(
 
 
 @pytest.mark.parametrize("shared", [False, True])
-async def test_closed_connection_delivers_sent_data_despite_unread_input(
-    shared: bool,
-) -> None:
+async def test_closed_connection_delivers_sent_data_despite_unread_input(shared: bool) -> None:
     async with stalled_connection(shared=shared) as connection:
         connection.sent += os.write(connection.fd, GARBAGE)
         await connection.link.send(DISABLE_FRAME)

@@ -397,9 +397,7 @@ def muted(board: Board) -> Board:
     return board
 
 
-async def test_device_that_loses_its_uid_is_disabled(
-    robot: Robot,
-) -> None:
+async def test_device_that_loses_its_uid_is_disabled(robot: Robot) -> None:
     first = await plugged(robot)
     robot.hold_lease()
     robot.nursery.start_soon(robot.keep_lease)

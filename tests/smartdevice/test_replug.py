@@ -78,9 +78,7 @@ async def test_replugging_keeps_the_buffer_and_leaks_nothing(robot: Robot, prefi
     assert buffer.counters.connects == ROUNDS
 
 
-async def test_returning_device_replaces_its_stale_line(
-    robot: Robot,
-) -> None:
+async def test_returning_device_replaces_its_stale_line(robot: Robot) -> None:
     port = await robot.listen()
     board = make_board("limit-switch")
     # A connection that was cut elsewhere: it stays silent.
@@ -117,9 +115,7 @@ async def test_duplicate_uid_is_refused_with_both_ports(robot: Robot) -> None:
     assert robot.manager.list_uids() == [str(first.device.uid)]
 
 
-async def test_unknown_device_is_logged_once_with_its_id(
-    robot: Robot,
-) -> None:
+async def test_unknown_device_is_logged_once_with_its_id(robot: Robot) -> None:
     port = await robot.listen()
     unknown = Board(EmulatedDevice(make_board("polar-bear").device.peripheral, 99 << 72))
     unknown.device.on_message = unknown.record
@@ -194,9 +190,7 @@ async def test_heartbeats_are_answered_while_the_buffer_is_busy(
         await until(lambda: buffer.counters.updates_dropped)
 
 
-async def test_errors_are_counted_and_backoff_halves_the_rate(
-    robot: Robot,
-) -> None:
+async def test_errors_are_counted_and_backoff_halves_the_rate(robot: Robot) -> None:
     port = await robot.listen()
     board = make_board("polar-bear")
     await robot.plug_tcp(board, port)
@@ -218,9 +212,7 @@ async def test_errors_are_counted_and_backoff_halves_the_rate(
     assert trio.current_time() - start >= 2 * 0.08
 
 
-async def test_interval_out_of_range_is_refused(
-    robot: Robot,
-) -> None:
+async def test_interval_out_of_range_is_refused(robot: Robot) -> None:
     async with raw_device(robot, "limit-switch") as (_, buffer):
         client = robot.manager.devices[int(buffer.uid)]
         for interval in (65.536, -0.001, 1e9):

@@ -20,9 +20,7 @@ class ClosedGuard:
         raise AssertionError((port, count, tokens))
 
 
-async def test_stuck_line_is_closed_and_logged(
-    autojump_clock: MockClock,
-) -> None:
+async def test_stuck_line_is_closed_and_logged(autojump_clock: MockClock) -> None:
     ours, _theirs = trio.testing.lockstep_stream_pair()  # a send lasts until it is received
     sender = Sender(StreamLink(ours, "line"), ClosedGuard(), 0.04)
     start = trio.current_time()

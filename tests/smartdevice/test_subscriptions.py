@@ -65,9 +65,7 @@ def test_permanent_subscription_ends_those_of_sessions() -> None:
     assert subscriptions.current == PERMANENT
 
 
-async def test_end_of_session_restores_the_subscription(
-    robot: Robot,
-) -> None:
+async def test_end_of_session_restores_the_subscription(robot: Robot) -> None:
     board = make_board("limit-switch")
     await robot.plug(board)
     buffer = robot.buffer_of(board)
@@ -218,9 +216,7 @@ async def test_unanswered_permanent_subscription_is_not_overwritten(
     assert (buffer.subscription, buffer.interval) == (["switch2"], 0.1)
 
 
-async def test_end_of_session_keeps_newer_permanent_subscription(
-    robot: Robot,
-) -> None:
+async def test_end_of_session_keeps_newer_permanent_subscription(robot: Robot) -> None:
     board = make_board("limit-switch")
     await robot.plug(board)
     uid, buffer = str(board.device.uid), robot.buffer_of(board)

@@ -435,9 +435,7 @@ TestEveryOrderOfEvents.settings = settings(max_examples=200, stateful_step_count
 
 
 @given(st.lists(st.floats(0.0, 1.0), min_size=1, max_size=40))
-def test_backoff_stays_within_its_bounds(
-    jitters: list[float],
-) -> None:
+def test_backoff_stays_within_its_bounds(jitters: list[float]) -> None:
     machine = Machine(Policy(max_restarts=100))
     feed(machine, Start())
     for jitter in jitters:

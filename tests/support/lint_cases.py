@@ -354,7 +354,7 @@ MISSES: dict[str, list[str]] = {
     "RT305": [
         "async def lift():\n    pass\ndef both():\n    return lift()\nasync def wave():\n    await lift()\n    await both()\n"
         + MAIN
-        + "Actions.run(wave)",
+        + "Actions.run(wave)"
     ],
     "RT306": [
         "async def wave(angle, speed=1):\n    print(angle, speed)\n"

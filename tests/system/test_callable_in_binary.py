@@ -89,9 +89,7 @@ async def test_sigterm_ends_the_function(tmp_path: Path) -> None:
     assert_no_children()
 
 
-async def test_async_function_stops_in_order_after_repeated_signals(
-    tmp_path: Path,
-) -> None:
+async def test_async_function_stops_in_order_after_repeated_signals(tmp_path: Path) -> None:
     child, lines = process(tmp_path, "in_order")
     with trio.fail_after(PATIENCE):
         async with child, trio.open_nursery() as nursery:

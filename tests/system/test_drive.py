@@ -71,9 +71,7 @@ async def test_motor_rests_while_the_station_is_silent(robot: Robot) -> None:
     await robot.logged("gamepad reads neutral")
 
 
-async def test_log_names_the_end_of_the_mode_as_reason(
-    robot: Robot,
-) -> None:
+async def test_log_names_the_end_of_the_mode_as_reason(robot: Robot) -> None:
     robot.write(
         "studentcode.py", 'def autonomous_setup():\n    Robot.write("motor", "duty_cycle", 0.5)\n'
     )
@@ -178,9 +176,5 @@ async def test_invalid_code_is_refused_with_file_and_line(robot: Robot) -> None:
     assert "must be a plain function" in done.stderr
     robot.write("studentcode.py", "def teleop_setup():\n    pass\n")
     await robot.call("teleop")
-    await robot.logged(
-        "mode ended",
-        mode="teleop",
-        reason="all functions of team code have ended",
-    )
+    await robot.logged("mode ended", mode="teleop", reason="all functions of team code have ended")
     assert await robot.call("mode") == "idle"

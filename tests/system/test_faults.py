@@ -69,9 +69,7 @@ async def test_killed_root_ends_all_processes_and_disables_every_device(
 
 
 @pytest.mark.skipif(BINARY is None, reason="only the executable has an outer process")
-async def test_killed_outer_process_of_the_executable_ends_the_robot(
-    robot: Robot,
-) -> None:
+async def test_killed_outer_process_of_the_executable_ends_the_robot(robot: Robot) -> None:
     motor, _ = await driving(robot, robot.plug_tcp)
     since = len(motor.messages)
     assert robot.process is not None

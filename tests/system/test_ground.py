@@ -98,9 +98,7 @@ async def test_robot_outlives_its_directory(robot: Robot, act: Callable[[Path], 
     assert robot.leftovers() == []
 
 
-async def test_mode_ends_when_the_directory_cannot_be_recreated(
-    robot: Robot,
-) -> None:
+async def test_mode_ends_when_the_directory_cannot_be_recreated(robot: Robot) -> None:
     motor = await driving(robot)
     runtime = robot.instance.directory.parents[1]
     shutil.rmtree(runtime)

@@ -72,9 +72,7 @@ async def test_crash_in_a_mode_is_reported(robot: Robot) -> None:
     await robot.logged("mode ended", reason="the process that ran team code has exited")
 
 
-async def test_mode_starts_after_repeated_exits_of_its_process(
-    robot: Robot,
-) -> None:
+async def test_mode_starts_after_repeated_exits_of_its_process(robot: Robot) -> None:
     robot.write(
         "studentcode.py",
         "import os\ndef autonomous_setup():\n    os._exit(3)\ndef autonomous_main(): pass\n",

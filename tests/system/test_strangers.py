@@ -180,9 +180,7 @@ async def chatter(robot: Robot, enough: trio.Event) -> None:
         await trio.sleep(10 * LOOK_INTERVAL)
 
 
-async def test_open_robot_without_keys_does_not_start(
-    robot: Robot,
-) -> None:
+async def test_open_robot_without_keys_does_not_start(robot: Robot) -> None:
     for flags in (
         ["--bind", "0.0.0.0"],
         ["--bind", "0.0.0.0", "--dev-vsd-addr", "tcp://{bind}:{port4}"],

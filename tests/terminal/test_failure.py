@@ -37,9 +37,7 @@ def test_invalid_arguments_print_message_and_help_hint(
     assert capsys.readouterr().err == f"rt: {WRONG[arguments]}\nrt: see `rt {verb} --help`\n"
 
 
-def test_flag_with_missing_or_extra_value_is_named(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_flag_with_missing_or_extra_value_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert main.run(["read", "motor", "--timeout"]) == main.run(["read", "motor", "--json=1"]) == 2
     assert (
         capsys.readouterr().err
@@ -47,18 +45,14 @@ def test_flag_with_missing_or_extra_value_is_named(
     )
 
 
-def test_group_without_verb_prints_help(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_group_without_verb_prints_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert main.run(["keys"]) == 0
     out, err = capsys.readouterr()
     assert out.startswith("Usage: rt keys ")
     assert not err
 
 
-def test_full_disk_elsewhere_is_not_output_error(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_full_disk_elsewhere_is_not_output_error(capsys: pytest.CaptureFixture[str]) -> None:
     def status(*where: str) -> int:
         return failure.report(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), *where), debug=False)
 

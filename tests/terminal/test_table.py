@@ -24,10 +24,7 @@ def row(**changes: Any) -> dict[str, Any]:
         "type": "polar-bear",
         "connected": True,
         "values": values,
-    } | {
-        **counters,
-        **changes,
-    }
+    } | {**counters, **changes}
 
 
 @pytest.mark.parametrize("width", [120, 80, 50, 40])

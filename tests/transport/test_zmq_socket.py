@@ -29,9 +29,7 @@ def pair(tmp_path: Path) -> Iterator[tuple[Socket, Socket]]:
         yield left, right
 
 
-async def test_receiver_wakes_while_another_task_sends(
-    pair: tuple[Socket, Socket],
-) -> None:
+async def test_receiver_wakes_while_another_task_sends(pair: tuple[Socket, Socket]) -> None:
     left, right = pair
     got = 0
 
@@ -55,9 +53,7 @@ async def test_receiver_wakes_while_another_task_sends(
     assert got == left.counters.sent == left.counters.received == MESSAGES
 
 
-async def test_send_that_consumes_the_edge_wakes_the_receiver(
-    pair: tuple[Socket, Socket],
-) -> None:
+async def test_send_that_consumes_the_edge_wakes_the_receiver(pair: tuple[Socket, Socket]) -> None:
     left, right = pair
     with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
@@ -70,9 +66,7 @@ async def test_send_that_consumes_the_edge_wakes_the_receiver(
             assert not select.select([left._fd], [], [], 0)[0]
 
 
-async def test_request_and_reply_work_next_to_a_busy_sender(
-    pair: tuple[Socket, Socket],
-) -> None:
+async def test_request_and_reply_work_next_to_a_busy_sender(pair: tuple[Socket, Socket]) -> None:
     left, right = pair
 
     async def send_noise() -> None:
@@ -117,9 +111,7 @@ async def _cancel_when_sent(socket: Socket, scope: trio.CancelScope) -> None:
     scope.cancel()
 
 
-async def test_concurrent_receivers_share_all_messages(
-    pair: tuple[Socket, Socket],
-) -> None:
+async def test_concurrent_receivers_share_all_messages(pair: tuple[Socket, Socket]) -> None:
     left, right = pair
     got: list[bytes] = []
 
