@@ -1,4 +1,4 @@
-"""Benchmark of an idle robot before and after each activity."""
+"""Benchmarks of an idle robot: its memory, and its costs before and after each activity."""
 
 import trio
 from bench.figures import Figure
@@ -41,7 +41,26 @@ async def _measure(robot: Robot, when: str, seconds: int) -> list[Figure]:
             1,
         ),
     ]
-    return figures + [
-        Figure(f"idle robot {when}: PSS of {names[pid]}", cost.pss / 1000, "MB", None, 1)
-        for pid, cost in costs.items()
+    return figures + _memory(
+        f"idle robot {when}", {pid: cost.pss for pid, cost in costs.items()}, names
+    )
+
+
+async def memory(robot: Robot, _runs: int) -> list[Figure]:
+    """Measure the memory of each process of an idle robot."""
+    await robot.start()
+    await trio.sleep(SETTLED)
+    names = idle.of_robot(robot)
+    figures = _memory("idle robot", {pid: idle.pss(pid) for pid in names}, names)
+    await robot.stop()
+    return figures
+
+
+def _memory(what: str, sizes: dict[int, int], names: dict[int, str]) -> list[Figure]:
+    """Return the PSS of each process and their sum, from sizes in KiB."""
+    found = {names[pid]: size for pid, size in sizes.items()}
+    found["all processes"] = sum(sizes.values())
+    return [
+        Figure(f"{what}: PSS of {name}", size * 1024 / 1e6, "MB", None, 1)
+        for name, size in found.items()
     ]

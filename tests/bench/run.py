@@ -40,6 +40,7 @@ ON_ROBOTS: dict[str, tuple[Measure, int]] = {
     "many": (crowds.many, crowds.REPORTING),
     "idle": (crowds.idle, crowds.IDLE),
     "idle-after": (idle_costs.idle_cost, 5),
+    "memory": (idle_costs.memory, 1),
     "logs": (logs.many_lines, 5),
     "calls": (calls.one_at_a_time, 1500),
     "call-rate": (calls.many_at_once, 10_000),
@@ -94,12 +95,13 @@ def show(figures: list[Figure]) -> None:
     table = Table("figure", "value", "bar", "runs", "")
     for figure in figures:
         status = "[green]holds[/green]" if figure.holds else "[red]misses[/red]"
+        bounded = figure.bar is not None
         table.add_row(
             figure.name,
             f"{figure.value:.3g} {figure.unit}",
-            "" if figure.bar is None else f"{figure.bar:g}",
+            f"{figure.bar:g}" if bounded else "",
             str(figure.runs),
-            status,
+            status if bounded else "",
         )
     Console(width=shutil.get_terminal_size((120, 24)).columns).print(table)
 

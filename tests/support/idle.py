@@ -19,7 +19,7 @@ class Cost:
     Attributes:
         wakeups: How often per second its threads slept and woke up.
         cpu: Share of one processor.
-        pss: Memory (kB), with a proportional share of shared pages.
+        pss: Memory (KiB), with a proportional share of shared pages.
     """
 
     wakeups: float
@@ -42,7 +42,8 @@ def _ticks(pid: int) -> int:
     return int(fields[11]) + int(fields[12])
 
 
-def _pss(pid: int) -> int:
+def pss(pid: int) -> int:
+    """Return the memory of a process (KiB), with a proportional share of shared pages."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
 
@@ -57,7 +58,7 @@ async def costs(pids: Iterable[int], seconds: float) -> dict[int, Cost]:
         pid: Cost(
             (_switches(pid) - switches) / elapsed,
             (_ticks(pid) - ticks) / TICKS / elapsed,
-            _pss(pid),
+            pss(pid),
         )
         for pid, (switches, ticks) in before.items()
         if _exists(pid)
