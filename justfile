@@ -55,9 +55,43 @@ alone := "SYSTEM_CASES=all python -m pytest --last-failed --last-failed-no-failu
 test-source *arguments:
     {{ pytest }} {{ arguments }} || {{ alone }} {{ arguments }}
 
+# The code that stops motion, and its tests, which take every branch of it. Only they are measured,
+# because tracing doubles the processor time of a test. Each Python process that has
+# COVERAGE_PROCESS_START measures itself: the workers of pytest, and the brakes that they start.
+safety_path := replace("""
+    rt/brake/* rt/buffer/lease.py rt/buffer/transaction.py rt/executor/lease.py
+    rt/smartdevice/guard.py
+""", "\n", " ")
+safety_tests := replace("""
+    tests/brake tests/buffer/test_buffer.py tests/buffer/test_changes.py tests/buffer/test_lease.py
+    tests/buffer/test_overwritten.py tests/executor/test_lease_keeper.py
+    tests/smartdevice/test_guard.py tests/smartdevice/test_guard_reasons.py
+""", "\n", " ")
+begin_measuring := "rm -rf build/coverage; mkdir -p build/coverage; " + \
+    "export COVERAGE_PROCESS_START=pyproject.toml"
+report_safety := "coverage report --fail-under=100 --include=" + \
+    quote(replace_regex(trim(safety_path), " +", ","))
+
 [private]
-test-others:
-    export SYSTEM_CASES=others; {{ pytest }} || {{ alone }}
+test-others: test-safety
+    export SYSTEM_CASES=others; \
+        {{ pytest }} {{ prepend("--ignore=", safety_tests) }} || {{ alone }}
+
+# Run the tests of the safety path, and fail if its branch coverage is below 100 %
+[group("test")]
+test-safety:
+    {{ begin_measuring }}; {{ pytest }} {{ safety_tests }} \
+        || {{ alone }} {{ safety_tests }}
+    coverage combine --quiet && {{ report_safety }}
+
+# Print the branch coverage by package; fails if the safety path is below 100 %
+[group("test")]
+coverage:
+    {{ begin_measuring }}; {{ pytest }} --ignore=tests/system \
+        || {{ alone }} --ignore=tests/system
+    coverage combine --quiet && coverage json --quiet -o build/coverage/report.json
+    python packaging/coverage_table.py build/coverage/report.json
+    {{ report_safety }}
 
 # As root, run the tests as an ordinary user (nobody)
 [group("test")]

@@ -4,6 +4,7 @@ import errno
 import fcntl
 import os
 import socket
+import termios
 from collections.abc import Iterator
 
 import pytest
@@ -181,3 +182,13 @@ def test_connection_that_the_peer_ended_is_ended_too() -> None:
         output.end_connection(ours.fileno())
         assert ours.recv(1) == b""
         assert board.recv(1) == b""
+
+
+def test_output_of_a_port_that_is_gone_cannot_be_dropped() -> None:
+    board, port = os.openpty()
+    os.close(board)
+    try:
+        with pytest.raises(termios.error):
+            output.drop(port)
+    finally:
+        os.close(port)
