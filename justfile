@@ -84,11 +84,13 @@ test-safety:
         || {{ alone }} {{ safety_tests }}
     coverage combine --quiet && {{ report_safety }}
 
+# `test` judges the tests: some have time limits that tracing exceeds. Robots of tests/system are
+# processes that are not measured.
+
 # Print the branch coverage by package; fails if the safety path is below 100 %
 [group("test")]
 coverage:
-    {{ begin_measuring }}; {{ pytest }} --ignore=tests/system \
-        || {{ alone }} --ignore=tests/system
+    -{{ begin_measuring }}; {{ pytest }} --ignore=tests/system
     coverage combine --quiet && coverage json --quiet -o build/coverage/report.json
     python packaging/coverage_table.py build/coverage/report.json
     {{ report_safety }}
