@@ -28,7 +28,7 @@ test: test-parts test-rest
 user_part := replace("""
     tests/access tests/transport tests/remote/test_remote_users.py
     tests/remote/test_remote_datagram.py tests/buffer/test_arena.py tests/buffer/test_session.py
-    tests/instance tests/serialports tests/test_limits.py tests/system/test_ground.py
+    tests/instance tests/serialports tests/test_process_limits.py tests/system/test_ground.py
     tests/system/test_commands.py
 """, "\n", " ")
 
@@ -60,7 +60,7 @@ test-source *arguments:
 # COVERAGE_PROCESS_START measures itself: the workers of pytest, and the brakes that they start.
 safety_path := replace("""
     rt/brake/* rt/buffer/lease.py rt/buffer/transaction.py rt/executor/lease.py
-    rt/smartdevice/guard.py
+    rt/smartdevice/write_guard.py
 """, "\n", " ")
 safety_tests := replace("""
     tests/brake tests/buffer/test_buffer.py tests/buffer/test_changes.py tests/buffer/test_lease.py

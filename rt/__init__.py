@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rt.access.bundle import Bundle
+    from rt.access.station_key import StationKey
     from rt.client.connection import Connection, connect
     from rt.errors import (
         BufferBusyError,
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from rt.remote.handler import Handler, route
     from rt.remote.node import SocketNode
     from rt.remote.service import Service
-    from rt.remote.signed import StationNode
+    from rt.remote.signed_node import StationNode
 
 __version__ = "0.1.0"
 
@@ -44,13 +44,13 @@ _MODULES = {
     # A running robot.
     "connect": "rt.client.connection",
     "Connection": "rt.client.connection",
-    "Bundle": "rt.access.bundle",
+    "StationKey": "rt.access.station_key",
     # Remote calls and driver's stations.
     "Client": "rt.remote.client",
     "Handler": "rt.remote.handler",
     "Service": "rt.remote.service",
     "SocketNode": "rt.remote.node",
-    "StationNode": "rt.remote.signed",
+    "StationNode": "rt.remote.signed_node",
     "route": "rt.remote.handler",
     # Processes and periodic calls.
     "CallableProcess": "rt.process.call",
@@ -76,7 +76,6 @@ _MODULES = {
 
 __all__ = [
     "BufferBusyError",
-    "Bundle",
     "CallableProcess",
     "CatalogError",
     "Client",
@@ -97,6 +96,7 @@ __all__ = [
     "RuntimeBaseException",
     "Service",
     "SocketNode",
+    "StationKey",
     "StationNode",
     "__version__",
     "connect",

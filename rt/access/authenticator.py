@@ -29,14 +29,14 @@ import trio
 import zmq
 
 from rt import log
-from rt.access.bundle import Bundle
 from rt.access.handshakes import Handshakes, origin
 from rt.access.inlet import Inlet, relay
 from rt.access.keyring import KeyPair, Keyring
 from rt.access.listener import ConnectionLimiter, Listener
 from rt.access.peer import Peer, PeerTable
 from rt.access.refusals import Refusals
-from rt.access.stations import StationSide
+from rt.access.station_key import StationKey
+from rt.access.station_sockets import StationSide
 from rt.config.network import is_open
 from rt.errors import ConfigError, InstanceBusyError, leaves
 from rt.log.throttle import Throttle
@@ -112,12 +112,12 @@ def secure(socket: Socket, robot: KeyPair, domain: bytes, *, timeout: int) -> No
     socket.set_option(zmq.HANDSHAKE_IVL, timeout)
 
 
-def curve_options(bundle: Bundle) -> dict[int, int | bytes]:
+def curve_options(station_key: StationKey) -> dict[int, int | bytes]:
     """Return the ZMQ options of a station's socket."""
     return {
-        zmq.CURVE_SERVERKEY: bundle.robot_public.encode(),
-        zmq.CURVE_PUBLICKEY: bundle.public.encode(),
-        zmq.CURVE_SECRETKEY: bundle.secret.encode(),
+        zmq.CURVE_SERVERKEY: station_key.robot_public.encode(),
+        zmq.CURVE_PUBLICKEY: station_key.public.encode(),
+        zmq.CURVE_SECRETKEY: station_key.secret.encode(),
     }
 
 

@@ -21,7 +21,7 @@ AUTO = "auto"
 """Value of the option `keys_dir` that selects the default location."""
 LEGACY = "keys"
 """Default location of earlier versions, in the project's directory."""
-BUNDLE_SUFFIX = ".rtkey"
+STATION_KEY_SUFFIX = ".rtkey"
 
 
 class KeyDirectory(msgspec.Struct, frozen=True):
@@ -137,7 +137,7 @@ def find_project(path: Path) -> Path | None:
 
 
 def _is_key_name(path: Path) -> bool:
-    return path.name == ROBOT_FILE or path.name.endswith((STATION_SUFFIX, BUNDLE_SUFFIX))
+    return path.name == ROBOT_FILE or path.name.endswith((STATION_SUFFIX, STATION_KEY_SUFFIX))
 
 
 def _holds_keys(directory: Path) -> bool:

@@ -20,10 +20,10 @@ from typing import TypeAlias
 
 import msgspec
 
-from rt.access import key_files
-from rt.access.bundle import Bundle, curve_key, datagram_key, problem_of
+from rt.access import private_files
+from rt.access.station_key import StationKey, curve_key, datagram_key, problem_of
 from rt.errors import ConfigError
-from rt.protocol.signed import ID_BYTES, SECRET_BYTES, DatagramKey
+from rt.protocol.signed_datagram import ID_BYTES, SECRET_BYTES, DatagramKey
 
 ROBOT_FILE = "robot.key"
 STATION_SUFFIX = ".station"
@@ -114,15 +114,15 @@ class Keyring:
             ConfigError: The file cannot be read or written, or is accessible to other users.
         """
         path = self.directory / ROBOT_FILE
-        key_files.make_directory(self.directory)
+        private_files.make_directory(self.directory)
         if not path.exists():
             pair = KeyPair.generate()
             with contextlib.suppress(FileExistsError):  # created concurrently; that file is used
-                key_files.write_new(
+                private_files.write_new(
                     path, "The robot's own key. Keep it secret.", msgspec.to_builtins(pair)
                 )
         try:
-            values = key_files.read(path)
+            values = private_files.read(path)
             return KeyPair(curve_key(values["public"]), curve_key(values["secret"]))
         except (KeyError, ValueError, FileNotFoundError):
             raise ConfigError(
@@ -130,8 +130,8 @@ class Keyring:
                 path=str(path),
             ) from None
 
-    def new(self, name: str) -> Bundle:
-        """Create a key for a station; return its bundle, which is not stored.
+    def new(self, name: str) -> StationKey:
+        """Create a key for a station; return its station key, which is not stored.
 
         Raises:
             ConfigError: The name is invalid or taken, or the files cannot be written.
@@ -152,14 +152,16 @@ class Keyring:
             "made": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         try:
-            key_files.write_new(self._path(name), f'Key of the driver\'s station "{name}".', values)
+            private_files.write_new(
+                self._path(name), f'Key of the driver\'s station "{name}".', values
+            )
         except FileExistsError:
             raise ConfigError(
                 f"station {name} already has a key; "
                 f"choose another name, or run `rt keys revoke {name}` first",
                 name=name,
             ) from None
-        return Bundle(name, robot.public, pair.public, pair.secret, datagram)
+        return StationKey(name, robot.public, pair.public, pair.secret, datagram)
 
     def revoke(self, name: str) -> None:
         """Revoke a station's key, also in a running robot.
@@ -187,7 +189,7 @@ class Keyring:
     ) -> tuple[dict[str, Station], list[str]]:
         """Return the valid stations and the problems; opens only changed files."""
         try:
-            key_files.check_directory(self.directory)
+            private_files.check_directory(self.directory)
         except ConfigError as error:
             return {}, [error.message]
         stations = {}
@@ -214,7 +216,7 @@ class Keyring:
                 f"{self.directory}: file {path.name!a} has an invalid station name; rename it",
                 name=ascii(name),
             )
-        values = key_files.read(path)
+        values = private_files.read(path)
         try:
             return Station(
                 name, curve_key(values["public"]), datagram_key(values), str(values.get("made", ""))

@@ -18,8 +18,8 @@ import trio
 
 from rt import log
 from rt.errors import ConfigError
-from rt.limits import allow_descriptors
 from rt.log.throttle import Throttle
+from rt.process_limits import allow_descriptors
 from rt.transport.address import bind_error
 
 CONNECTIONS = 2000

@@ -10,7 +10,7 @@ import trio
 import zmq
 
 from rt.access.authenticator import curve_options
-from rt.access.bundle import Bundle
+from rt.access.station_key import StationKey
 from rt.errors import ConfigError, RemoteCallError
 from rt.transport.zmq_socket import Socket, parse_event
 
@@ -57,7 +57,7 @@ def parse_robot_address(address: str) -> tuple[str, int]:
 
 async def probe(
     address: str,
-    bundle: Bundle | None,
+    station_key: StationKey | None,
     *,
     timeout: float = TIMEOUT,  # noqa: ASYNC109 - the error names the limit
     socket_type: int = zmq.DEALER,
@@ -69,7 +69,7 @@ async def probe(
 
     Args:
         address: `tcp://HOST:PORT`.
-        bundle: Key bundle of this client; None for a robot that needs no key.
+        station_key: The station key of this client; None for a robot that needs no key.
         timeout: Time limit, in s.
         socket_type: DEALER for the router, SUB for the log.
         context: ZMQ context; by default the one of the process.
@@ -90,12 +90,12 @@ async def probe(
             address=address,
         ) from None
     with Socket(
-        socket_type, options=curve_options(bundle) if bundle else {}, context=context
+        socket_type, options=curve_options(station_key) if station_key else {}, context=context
     ) as socket:
         monitor = socket.monitor(zmq.EVENT_ALL)
         with trio.move_on_after(timeout):
             socket.connect(address)
-            reason = await _outcome(monitor, address, bundle)
+            reason = await _outcome(monitor, address, station_key)
             if reason:
                 raise RemoteCallError(reason, address=address)
             return
@@ -105,14 +105,14 @@ async def probe(
     )
 
 
-async def _outcome(monitor: Socket, address: str, bundle: Bundle | None) -> str:
+async def _outcome(monitor: Socket, address: str, station_key: StationKey | None) -> str:
     """Return an empty string if the robot admits the client, else an error message."""
     silent = 0
     while True:
         event, value = parse_event(await monitor.recv())
         if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
             return ""
-        error = _final_error(event, value, address, bundle)
+        error = _final_error(event, value, address, station_key)
         if error:
             return error
         silent += event in {
@@ -120,29 +120,29 @@ async def _outcome(monitor: Socket, address: str, bundle: Bundle | None) -> str:
             zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL,
         }
         if silent == _TRIES:
-            if bundle is None:
+            if station_key is None:
                 return f"{address} is not a robot, or {_REQUIRES_KEY}"
             return (
-                f"the robot at {address} did not accept the key of {bundle.station!r}: "
+                f"the robot at {address} did not accept the key of {station_key.station!r}: "
                 "the key is for another robot, the robot uses no keys, the port is wrong, or the "
                 "robot has too many connections (see its log)"
             )
 
 
-def _final_error(event: int, value: int, address: str, bundle: Bundle | None) -> str:
+def _final_error(event: int, value: int, address: str, station_key: StationKey | None) -> str:
     """Return the error message of a final event; an empty string for other events."""
     if event == zmq.EVENT_CLOSED:
         return (
             f"nothing listens at {address}; "
             "is the robot running and open to the network (option bind)?"
         )
-    if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH and bundle is not None:
+    if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH and station_key is not None:
         return (
-            f"the key of {bundle.station!r} is unknown to the robot at {address}, or revoked; "
+            f"the key of {station_key.station!r} is unknown to the robot at {address}, or revoked; "
             "run `rt keys list` on the robot to list keys, `rt keys new NAME` to create one"
         )
     if event == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL and value == _MISMATCH:
-        if bundle is None:
+        if station_key is None:
             return f"the robot at {address} {_REQUIRES_KEY}"
         return f"the robot at {address} uses no keys; omit --key"
     return ""

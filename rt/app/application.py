@@ -27,7 +27,8 @@ from rt.config import Config
 from rt.config.network import is_open
 from rt.diagnostics import report_health
 from rt.logs.hub import LogHub, LogPublisher
-from rt.remote import Client, DatagramNode, Handler, Node, Router, Service, VerifyingNode
+from rt.remote import Client, DatagramNode, Handler, Node, Router, Service
+from rt.remote.signed_node import VerifyingNode
 from rt.transport.address import get_connection
 
 
@@ -236,7 +237,7 @@ class Application(TaskOwner):
 
         Args:
             handler: Has a route ``update_gamepads`` with one argument, ``{"0": {"lx": f, "ly": f,
-                "rx": f, "ry": f, "btn": bits}}``; see `rt.protocol.control`.
+                "rx": f, "ry": f, "btn": bits}}``; see `rt.protocol.datagrams`.
         """
         node = nodes.control_node(self.config)
         if self.authenticator is None:

@@ -7,7 +7,8 @@ import zmq
 from rt import log
 from rt.config import Config
 from rt.logs.hub import QUEUE_EVENTS
-from rt.remote import DatagramNode, SocketNode, StationNode
+from rt.remote import DatagramNode, SocketNode
+from rt.remote.signed_node import StationNode
 from rt.transport.address import get_connection, interface_of
 
 

@@ -13,11 +13,11 @@ import stat
 import termios
 from typing import Final
 
-from rt.brake import output
+from rt.brake import output_queue
 from rt.brake.protocol import DISABLE
 
 MS: Final = 1_000_000
-TIME_LIMIT: Final = round(output.TIME_LIMIT * 1e9)
+TIME_LIMIT: Final = round(output_queue.TIME_LIMIT * 1e9)
 """Time (ns) for which a line may refuse the frame until its device counts as dead."""
 _RETRY: Final = 2 * MS
 
@@ -91,16 +91,16 @@ class Line:
             if self._is_tty and not (self.releasing and self._still_used):
                 self._release()
             elif self.releasing and not self._still_used:
-                output.end_connection(self.fd)
+                output_queue.end_connection(self.fd)
         os.close(self.fd)
 
     def _release(self) -> None:
         """Make sure that closing the port does not wait, and unlock it."""
-        if output.unsent(self.fd):
+        if output_queue.unsent(self.fd):
             # Fails if another process opened the port after the device process closed it: then the
             # output belongs to its new owner.
             fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            output.drop(self.fd)
+            output_queue.drop(self.fd)
         if self.releasing:
             # Duplicates in the queue of an exited brake would keep the lock.
             fcntl.flock(self.fd, fcntl.LOCK_UN)
@@ -110,7 +110,7 @@ class Line:
         try:
             if not self._is_written:
                 self._is_written = self._write()
-            return "disabled" if self._is_written and not output.unsent(self.fd) else ""
+            return "disabled" if self._is_written and not output_queue.unsent(self.fd) else ""
         except (OSError, termios.error):
             return "dead"
 
@@ -120,7 +120,7 @@ class Line:
             return True
         if not self._is_tty:
             return False
-        output.drop(self.fd)
+        output_queue.drop(self.fd)
         return self._try()
 
     def _try(self) -> bool:

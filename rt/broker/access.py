@@ -8,7 +8,8 @@ from rt import log
 from rt.access.authenticator import UNKNOWN_KEY, Authenticator
 from rt.config import Config
 from rt.config.network import is_open, open_listeners
-from rt.remote import Service, VerifyingNode
+from rt.remote import Service
+from rt.remote.signed_node import VerifyingNode
 from rt.transport.address import interface_of
 
 

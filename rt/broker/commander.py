@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from rt.protocol.control import SILENCE
+from rt.protocol.datagrams import SILENCE
 
 HANDOVER = 5.0
 """Silence (s) of the sender in control after which another sender takes control."""

@@ -1,6 +1,6 @@
 """The driver of the robot: the station in control, its state, and who may move the robot.
 
-`Driving` connects the pure state machines of `rt.broker.commander` and `rt.broker.driver` with the
+`Driving` connects the pure state machines of `rt.broker.commander` and `rt.broker.driver_state` with the
 log and the clock. It has no task and no timer; `rt.broker.gamepads` calls `tick` at `Driver.deadline`.
 """
 
@@ -12,11 +12,11 @@ import trio
 
 from rt import log
 from rt.broker.commander import HANDOVER, Arbiter, Refusal, Sender
-from rt.broker.driver import Driver, State
+from rt.broker.driver_state import Driver, State
 from rt.buffer.lease import Bar
 from rt.errors import RemoteCallError
 from rt.log.throttle import Throttle, Write
-from rt.protocol.control import SILENCE, GamepadState
+from rt.protocol.datagrams import SILENCE, GamepadState
 from rt.remote.caller import Caller
 
 WARNING_INTERVAL = 1.0

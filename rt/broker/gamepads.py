@@ -22,7 +22,7 @@ from rt.buffer import Buffer, BufferStore
 from rt.catalog import Parameter
 from rt.errors import BufferBusyError, DeviceBufferError
 from rt.log.throttle import Throttle, Write
-from rt.protocol.control import SILENCE, GamepadState, Stamp
+from rt.protocol.datagrams import SILENCE, GamepadState, Stamp
 
 MAX_BUTTONS = 32
 """Number of bits of ``btn``."""

@@ -10,14 +10,14 @@ import trio
 from rt.broker.access import StationsReport
 from rt.broker.driving import CommanderReport, Driving, sender_of
 from rt.broker.gamepads import GamepadFeed
-from rt.broker.options import Overrides
+from rt.broker.remote_options import Overrides
 from rt.catalog import Parameter
 from rt.config import Config
 from rt.errors import ExecutionError
 from rt.lint.record import Record
 from rt.lint.request import LintRequest
-from rt.protocol import control
-from rt.protocol.control import Stamp
+from rt.protocol import datagrams
+from rt.protocol.datagrams import Stamp
 from rt.remote import Bounds, Handler, route
 from rt.remote.caller import caller
 
@@ -110,7 +110,7 @@ class Broker(Handler):
         refused. While another station has control, all updates are refused; take_control takes it
         over.
         """
-        states = control.check_gamepads(update, buttons=len(self._gamepads.buttons))
+        states = datagrams.check_gamepads(update, buttons=len(self._gamepads.buttons))
         self._gamepads.feed(states, stamp, sender_of(caller(), stamp.station if stamp else ""))
 
     @route(inline=True)

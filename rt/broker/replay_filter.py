@@ -8,7 +8,7 @@ than the fastest update of its station.
 
 An update without a stamp is always accepted, and so is a recording of it. Unsigned updates arrive
 over the loopback interface or at an ``insecure`` robot, where every sender may drive anyway. Signed
-datagrams are accepted once (``rt.protocol.signed``).
+datagrams are accepted once (``rt.protocol.signed_datagram``).
 
 The module is pure; callers pass the time (s) of a monotonic clock.
 """
@@ -16,7 +16,7 @@ The module is pure; callers pass the time (s) of a monotonic clock.
 from collections import OrderedDict
 
 from rt.errors import RemoteProtocolError
-from rt.protocol.control import SILENCE, Stamp
+from rt.protocol.datagrams import SILENCE, Stamp
 
 MAX_STATIONS = 16
 """Maximum number of stations that are remembered, those with the newest updates."""

@@ -20,10 +20,11 @@ from rt.broker.updates import UpdatePublisher
 from rt.buffer import BufferStore
 from rt.config import overrides
 from rt.log.throttle import Bucket
-from rt.protocol.control import Refused, Stamp
-from rt.remote import Handler, Node, VerifyingNode, route
+from rt.protocol.datagrams import Refused, Stamp
+from rt.remote import Handler, Node, route
 from rt.remote.caller import caller
 from rt.remote.handler import Route
+from rt.remote.signed_node import VerifyingNode
 
 NOTICE_INTERVAL = 1.0
 """Minimum time (s) between two refusal notices to one source."""

@@ -13,7 +13,7 @@ import trio
 
 from rt.buffer import BufferStore, DeviceBuffer
 from rt.errors import BufferBusyError, DeviceBufferError
-from rt.protocol import control
+from rt.protocol import datagrams
 
 FULL_INTERVAL = 1.0
 """Time between two updates with all readable parameters (s)."""
@@ -120,7 +120,7 @@ class UpdatePublisher:
 
     def _payloads(self, update: Update) -> Iterator[bytes]:
         """Yield the encoded update, split into halves until each is short enough."""
-        payload = control.encode_devices(update)
+        payload = datagrams.encode_devices(update)
         if len(payload) <= self._max_bytes or len(update) < 2:
             yield payload
             return

@@ -26,7 +26,7 @@ from typing import Any, Final, Self
 
 from rt.buffer import mutex
 from rt.errors import BufferBusyError, ConfigError, DeviceBufferError
-from rt.limits import explain
+from rt.process_limits import explain
 
 SIZE: Final = 16 << 20
 """Bytes of an arena; pages are allocated when a segment uses them."""

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from rt.client import completers, connection, methods
-from rt.client.options import Loader, click_options, timeout_option
+from rt.client.option_flags import Loader, click_options, timeout_option
 from rt.client.target import RemoteTarget, find_stop_target, target_options
 from rt.errors import RemoteCallError
 

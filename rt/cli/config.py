@@ -7,7 +7,7 @@ import click
 
 from rt import config
 from rt.client import completers
-from rt.client.options import click_options, json_option, text_of
+from rt.client.option_flags import click_options, json_option, text_of
 from rt.terminal.console import console
 
 HELP = """\

@@ -10,17 +10,10 @@ import click
 from rt import catalog
 from rt.access.key_directory import require_network_keys
 from rt.client import completers
-from rt.client.options import Loader, click_options, text_of
-from rt.config import (
-    OPTIONS,
-    Loaded,
-    Option,
-    change_overrides,
-    clear_overrides,
-    find_option,
-    overrides,
-)
+from rt.client.option_flags import Loader, click_options, text_of
+from rt.config import Loaded, change_overrides, clear_overrides, find_option, overrides
 from rt.config.network import KEYED, KEYLESS
+from rt.config.option_info import OPTIONS, Option
 from rt.config.value import check_entry, check_value, parse_pairs
 from rt.errors import ConfigError
 

@@ -9,7 +9,7 @@ import click
 import msgspec
 
 from rt import demo as demo_package
-from rt.client.options import click_options
+from rt.client.option_flags import click_options
 from rt.config import Config, Loaded
 from rt.demo.driver import Driver
 from rt.errors import RuntimeBaseException

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Any
 import click
 import trio
 
-from rt.catalog.names import RESTART_HINT, not_connected
-from rt.client import completers, connection
+from rt.catalog.device_names import RESTART_HINT, not_connected
+from rt.client import completers, connection, device_table
 from rt.client.device import Devices
-from rt.client.options import click_options, json_option
+from rt.client.option_flags import click_options, json_option
 from rt.config import Loaded
 from rt.errors import RemoteCallError
 from rt.process.signals import run_until_signal
-from rt.terminal import table
 from rt.terminal.console import console
 from rt.terminal.output import jsonable
 
@@ -74,11 +73,11 @@ def command(loaded: Loaded, wanted: tuple[str, ...], as_json: bool, watch: bool 
         expected = {uid: names.get(uid, text) for uid, text in chosen.items()} if chosen else names
 
         def rows() -> list[dict[str, Any]]:
-            return table.device_rows(devices.store, names, chosen)
+            return device_table.device_rows(devices.store, names, chosen)
 
         def draw() -> Any:
             note = RESTART_HINT if devices.is_outdated else ""
-            return table.device_table(rows(), names=expected, width=screen.width, note=note)
+            return device_table.device_table(rows(), names=expected, width=screen.width, note=note)
 
         if as_json:
             ports = await _ports(devices)
@@ -91,7 +90,7 @@ def command(loaded: Loaded, wanted: tuple[str, ...], as_json: bool, watch: bool 
             screen.print(draw())
             connected = [
                 int(row["uid"])
-                for row in table.device_rows(devices.store, names)
+                for row in device_table.device_rows(devices.store, names)
                 if row["connected"]
             ]
             for uid in chosen:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from rt.client import completers
-from rt.client.options import click_options, json_option
+from rt.client.option_flags import click_options, json_option
 from rt.config import Config, Loaded
 from rt.errors import ConfigError
 from rt.terminal.console import console

@@ -14,7 +14,7 @@ import trio
 
 from rt import log
 from rt.client import completers
-from rt.client.options import catalog_and_names, click_options
+from rt.client.option_flags import catalog_and_names, click_options
 from rt.config import Config, Loaded
 from rt.errors import DeviceError, InstanceAbsentError, RemoteCallError
 from rt.instance import Instance, running

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from rt.access.key_directory import BUNDLE_SUFFIX, find_project, key_directory
+from rt.access.key_directory import STATION_KEY_SUFFIX, find_project, key_directory
 from rt.access.keyring import Keyring
-from rt.client.options import click_options, json_option
+from rt.client.option_flags import click_options, json_option
 from rt.config import Loaded
 from rt.errors import ConfigError
 from rt.text import nearest
@@ -42,15 +42,15 @@ def new(loaded: Loaded, name: str, output: str | None) -> None:
     The robot keeps no copy of the file. If the file is lost, revoke the key and make another one.
     """
     ring = _ring(loaded)
-    path = Path(output or f"{name}{BUNDLE_SUFFIX}")
+    path = Path(output or f"{name}{STATION_KEY_SUFFIX}")
     if output != "-" and os.path.lexists(path):  # unlike `Path.exists`, it accepts any name
         raise ConfigError(f"{path} already exists; use another file with --output", path=str(path))
-    bundle = ring.new(name)
+    station_key = ring.new(name)
     if output == "-":
-        click.echo(bundle.text(), nl=False)
+        click.echo(station_key.text(), nl=False)
         return
     try:
-        bundle.write(path)
+        station_key.write(path)
     except ConfigError:
         ring.revoke(name)
         raise

@@ -8,7 +8,7 @@ import click
 import msgspec
 import trio
 
-from rt.client.options import click_options, json_option
+from rt.client.option_flags import click_options, json_option
 from rt.config import Loaded
 
 HELP = """\

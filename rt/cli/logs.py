@@ -17,7 +17,7 @@ import trio
 import zmq
 
 from rt import log
-from rt.client.options import click_options, json_option
+from rt.client.option_flags import click_options, json_option
 from rt.client.target import RemoteTarget, target_options
 from rt.config import Loaded
 from rt.errors import ConfigError
@@ -161,9 +161,11 @@ async def _show_remote(printer: Printer, remote: RemoteTarget, source: str | Non
 
     if source is not None:
         raise ConfigError(f"--robot and SOURCE {source} exclude each other")
-    await probe(remote.log_address, remote.bundle, socket_type=zmq.SUB)
+    await probe(remote.log_address, remote.station_key, socket_type=zmq.SUB)
     await Follower(
-        printer, remote.log_address, options=curve_options(remote.bundle) if remote.bundle else None
+        printer,
+        remote.log_address,
+        options=curve_options(remote.station_key) if remote.station_key else None,
     ).run()
 
 

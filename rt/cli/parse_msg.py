@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import click
 
 from rt.client import completers
-from rt.client.options import catalog_and_names, click_options
+from rt.client.option_flags import catalog_and_names, click_options
 from rt.config import Loaded
 from rt.errors import RuntimeBaseException
 from rt.textformat.lines import convert_all

@@ -11,7 +11,7 @@ import trio
 
 from rt.client import completers, connection
 from rt.client.device import UID_HELP, Device, Devices
-from rt.client.options import click_options, timeout_option
+from rt.client.option_flags import click_options, timeout_option
 from rt.config import Loaded
 from rt.errors import RemoteCallError
 from rt.process.signals import run_until_signal

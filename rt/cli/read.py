@@ -8,7 +8,7 @@ import trio
 
 from rt.client import completers, connection
 from rt.client.device import UID_HELP, Device, Devices
-from rt.client.options import click_options, json_option, timeout_option
+from rt.client.option_flags import click_options, json_option, timeout_option
 from rt.config import Loaded
 from rt.errors import DeviceError
 from rt.terminal.output import as_text

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import click
 
-from rt.client.options import click_options
-from rt.config import OPTIONS, Config, Loaded
+from rt.client.option_flags import click_options
+from rt.config import Config, Loaded
+from rt.config.option_info import OPTIONS
 from rt.config.overrides import ORIGIN
 from rt.config.team_code import find
 from rt.root import lifecycle

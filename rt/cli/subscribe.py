@@ -16,14 +16,14 @@ import trio
 
 from rt.client import completers, connection
 from rt.client.device import ASK_TIMEOUT, UID_HELP, Device, Devices
-from rt.client.options import click_options, json_option
+from rt.client.device_table import format_value
+from rt.client.option_flags import click_options, json_option
 from rt.config import Loaded
 from rt.errors import DeviceError, RuntimeBaseException
 from rt.process.signals import run_until_signal
 from rt.protocol.message import INTERVAL_MAX
 from rt.terminal.number import Number
 from rt.terminal.output import Output
-from rt.terminal.table import format_value
 
 CHECK_INTERVAL = 1.0
 """Time without a value after which the command checks that the robot still runs (s)."""

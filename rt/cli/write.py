@@ -26,7 +26,7 @@ from rt.buffer.write_event import WriteEvent
 from rt.catalog import unknown_parameter
 from rt.client import completers, connection
 from rt.client.device import UID_HELP, Device, Devices
-from rt.client.options import click_options
+from rt.client.option_flags import click_options
 from rt.config import Loaded
 from rt.errors import BufferBusyError, DeviceBufferError, DeviceError
 from rt.process.signals import run_until_signal

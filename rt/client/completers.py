@@ -76,7 +76,7 @@ def writeable(context: click.Context, _parameter: click.Parameter, incomplete: s
 async def _params(
     robot: "Connection", context: click.Context, form: str, access: str
 ) -> dict[str, str]:
-    from rt.catalog.names import resolve_uid
+    from rt.catalog.device_names import resolve_uid
     from rt.client.device import robot_catalog
 
     known, names = await robot_catalog(robot)
@@ -94,7 +94,7 @@ def instances(_context: click.Context, _parameter: click.Parameter, incomplete: 
 def device_types(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> Items:
     """Return the Smart Device types of the catalog and the names of dev_name."""
     with contextlib.suppress(RuntimeBaseException):
-        from rt.client.options import catalog_and_names
+        from rt.client.option_flags import catalog_and_names
 
         known, names = catalog_and_names(config.load().config)
         types = [name for name, each in known.items() if each.device_id is not None]

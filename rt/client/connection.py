@@ -12,8 +12,8 @@ import trio
 import zmq
 
 from rt import log
-from rt.access.bundle import Bundle
 from rt.access.probe import probe
+from rt.access.station_key import StationKey
 from rt.app import Application
 from rt.buffer import session
 from rt.client.target import RemoteTarget
@@ -109,7 +109,9 @@ async def connect(
     """
     flags = {} if instance is None else {"instance": instance}
     loaded = load(flags=flags, cwd=Path(os.devnull)).config
-    remote = None if address is None else RemoteTarget(address, Bundle.load(key) if key else None)
+    remote = (
+        None if address is None else RemoteTarget(address, StationKey.load(key) if key else None)
+    )
     async with open_remote(loaded, remote) if remote else open_local(loaded) as connection:
         yield connection
 
@@ -165,12 +167,12 @@ async def open_remote(config: Config, remote: RemoteTarget) -> AsyncIterator[Con
         RemoteCallError: The robot does not answer, or refuses this station. The error says why.
         ConfigError: The address is invalid.
     """
-    await probe(remote.address, remote.bundle)
+    await probe(remote.address, remote.station_key)
     async with Application(_name(), config, signals=False) as app:
 
         async def is_running() -> bool:
             try:
-                await probe(remote.address, remote.bundle, timeout=_PROBE_TIMEOUT)
+                await probe(remote.address, remote.station_key, timeout=_PROBE_TIMEOUT)
             except RemoteCallError:
                 return False
             return True

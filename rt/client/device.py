@@ -14,9 +14,9 @@ import trio
 
 from rt.buffer import BufferStore, DeviceBuffer
 from rt.catalog import Catalog, Peripheral, unknown_parameter
-from rt.catalog.names import RESTART_HINT, name_of, not_connected, resolve_uid
+from rt.catalog.device_names import RESTART_HINT, name_of, not_connected, resolve_uid
 from rt.client.connection import Connection
-from rt.client.options import catalog_and_names
+from rt.client.option_flags import catalog_and_names
 from rt.config.load import FILE_NAME
 from rt.errors import (
     BufferBusyError,

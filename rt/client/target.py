@@ -8,8 +8,8 @@ from typing import Any
 import click
 import msgspec
 
-from rt.access.bundle import Bundle
-from rt.client.options import Loader
+from rt.access.station_key import StationKey
+from rt.client.option_flags import Loader
 from rt.config import Config
 from rt.errors import ConfigError
 from rt.instance import Instance, running
@@ -22,11 +22,11 @@ class RemoteTarget(msgspec.Struct, frozen=True):
 
     Attributes:
         address: `tcp://HOST:PORT` of its router.
-        bundle: The key for the robot, or None for a robot without keys.
+        station_key: The key for the robot, or None for a robot without keys.
     """
 
     address: str
-    bundle: Bundle | None = None
+    station_key: StationKey | None = None
 
     @property
     def log_address(self) -> str:
@@ -40,7 +40,7 @@ class RemoteTarget(msgspec.Struct, frozen=True):
 
         from rt.access.authenticator import curve_options
 
-        options = curve_options(self.bundle) if self.bundle else {}
+        options = curve_options(self.station_key) if self.station_key else {}
         return {zmq.SocketOption(option).name: value for option, value in options.items()}
 
 
@@ -60,7 +60,7 @@ def target_options(function: Function) -> Function:
             raise ConfigError(
                 "--key requires --robot tcp://HOST:PORT; a robot on this machine needs no key"
             )
-        remote = RemoteTarget(robot, Bundle.load(key) if key else None) if robot else None
+        remote = RemoteTarget(robot, StationKey.load(key) if key else None) if robot else None
         return function(*args, remote=remote, **arguments)
 
     decorated: Function = click.option(

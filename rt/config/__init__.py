@@ -6,7 +6,7 @@ Later sources override earlier ones: defaults, rt.toml, overrides, RT_* variable
 from rt.config.change import change_overrides, clear_overrides
 from rt.config.load import ENVIRONMENT, FILE_NAME, Loaded, apply_overrides, load
 from rt.config.network import is_open, open_listeners, require_keys
-from rt.config.option import OPTIONS, Option
+from rt.config.option_info import OPTIONS, Option
 from rt.config.options import Config
 from rt.config.value import find_option
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from rt.config import overrides
 from rt.config.load import apply_overrides
-from rt.config.option import OPTIONS
+from rt.config.option_info import OPTIONS
 from rt.config.options import Config
 from rt.errors import ConfigError
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from rt.config import overrides
-from rt.config.option import OPTIONS, Option
+from rt.config.option_info import OPTIONS, Option
 from rt.config.options import Config
 from rt.config.value import check_entry, check_value, find_option, parse_pairs
 from rt.errors import ConfigError

@@ -15,9 +15,6 @@ from msgspec import Meta
 
 from rt.errors import ConfigError
 
-UID_END = 1 << 88
-"""Exclusive upper bound of a UID, which is a decimal number from 0."""
-
 _IPC_PATH_BYTES = 107  # sockaddr_un.sun_path of Linux without its final zero byte
 _ROBOT, _NETWORK, _DEVICES = "Robot", "Network", "Devices"
 _CODE, _LOG, _CALLS = "Team code", "Log", "Calls"

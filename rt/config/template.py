@@ -7,7 +7,7 @@ import json
 import textwrap
 from collections.abc import Iterator
 
-from rt.config.option import OPTIONS, Option
+from rt.config.option_info import OPTIONS, Option
 
 _WIDTH = 97
 _HEAD = """\

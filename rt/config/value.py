@@ -9,9 +9,9 @@ from typing import Any
 
 import msgspec
 
-from rt.config.option import OPTIONS, Option
-from rt.config.options import UID_END
+from rt.config.option_info import OPTIONS, Option
 from rt.errors import ConfigError
+from rt.protocol.uid import UID_END
 from rt.text import nearest, quote, shown
 
 # One NAME:VALUE of a list; a name may contain commas and colons, such as a pattern.

@@ -7,11 +7,11 @@ from typing import Any
 
 import trio
 
+from rt.client import device_table
 from rt.config import Config
-from rt.protocol.control import DeviceUpdate, Stamp
+from rt.protocol.datagrams import DeviceUpdate, Stamp
 from rt.remote import Handler, route
 from rt.root.root import Robot
-from rt.terminal import table
 
 STICK_INTERVAL = 0.02
 """Interval between gamepad datagrams (s)."""
@@ -125,8 +125,8 @@ class Driver(Handler):
                 f"rt demo: teleop, {self._updates} updates received; Ctrl-C ends it\n"
                 f"gamepad: forward {forward:+.2f}  turn {turn:+.2f}"
             )
-            return table.device_table(
-                table.device_rows(store, self._names), title, width=self._console.width
+            return device_table.device_table(
+                device_table.device_rows(store, self._names), title, width=self._console.width
             )
 
         def is_ready() -> bool:

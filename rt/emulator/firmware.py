@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from rt.catalog import Parameter, Peripheral
-from rt.emulator.payload import checked, initial
 from rt.emulator.simulation import SimState, WaveSimulation, simulations_for
+from rt.emulator.values import checked, initial
 from rt.errors import RemoteProtocolError
 from rt.protocol.message import (
     VALUES_MAX,

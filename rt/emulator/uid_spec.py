@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from rt.catalog import Catalog, Peripheral
-from rt.emulator.payload import checked
+from rt.emulator.values import checked
 from rt.errors import DeviceError
+from rt.protocol.uid import UID_END
 from rt.text import nearest
 
 MAX_RANGE: Final = 1024
@@ -82,7 +83,7 @@ def _uids(text: str, catalog: Catalog, names: Mapping[str, int], spec: str) -> l
     peripheral = catalog.get(name)
     if peripheral is None or peripheral.device_id is None:
         uid = _integer(text)
-        if uid is None or uid >= 1 << 88:
+        if uid is None or uid >= UID_END:
             raise _unknown(name, catalog, names, spec)
         return [uid]
     first, dots, last = number.partition("..") if at else ("0", "", "")

@@ -14,11 +14,11 @@ import trio
 from rt import log
 from rt.buffer import Buffer, BufferStore
 from rt.catalog import Parameter
-from rt.catalog.names import RESTART_HINT, resolve_uid
+from rt.catalog.device_names import RESTART_HINT, resolve_uid
 from rt.errors import BufferBusyError, DeviceBufferError, DeviceError, ExecutionError
 from rt.executor.actions import AsyncExecutor
 from rt.executor.fork import refuse_fork
-from rt.protocol.control import SILENCE
+from rt.protocol.datagrams import SILENCE
 from rt.team import api
 from rt.team.api import Action, Alliance, Mode
 

@@ -19,8 +19,8 @@ from rt.buffer import LeaseTable
 from rt.buffer.lease import Bar
 from rt.buffer.write_event import WriteEvent
 from rt.errors import DeviceError, ExecutionError, RemoteProtocolError
-from rt.executor import commands
-from rt.executor.commands import Requests, RequestSpec
+from rt.executor import messages
+from rt.executor.messages import Requests, RequestSpec
 from rt.executor.pool import EXECUTOR_SLOTS, Assignment, ExecutorPool
 from rt.protocol import structs
 from rt.remote import Bounds, Handler, route
@@ -90,14 +90,14 @@ class _ModeRun:
         Raises:
             RemoteProtocolError: The message is invalid.
         """
-        answer: commands.Answer = structs.decode(data, commands.Answer)
+        answer: messages.Answer = structs.decode(data, messages.Answer)
         match answer:
-            case commands.Loaded(path):
+            case messages.Loaded(path):
                 self.path = self.path or path[:_PATH_MAX]
                 self.answered.set()
-            case commands.Refused(message, context):
+            case messages.Refused(message, context):
                 self.finish(_error(message, context))
-            case commands.Over(message, context):
+            case messages.Over(message, context):
                 self.finish(_error(message, context) if message else None)
 
     def raise_unless_loaded(self) -> None:
@@ -127,7 +127,7 @@ class Driver(Protocol):
         """Why the driver cannot move the robot, for the log; `Bar.NONE` while live."""
 
     def begin(self) -> str | None:
-        """Begin a mode that the driver commands.
+        """Begin a mode that the driver messages.
 
         Returns:
             What a person must do before anything moves, or None.
@@ -362,7 +362,7 @@ class Dispatcher(Handler):
         for spec in specs:
             if spec.timeout is None:
                 continue
-            limit = self._time_limit(spec.func) or commands.DEFAULT_TIMEOUT
+            limit = self._time_limit(spec.func) or messages.DEFAULT_TIMEOUT
             if spec.timeout > limit:
                 raise ExecutionError(
                     f"{clip(spec.func)} has a time limit of {limit:g} s, which a station can only"
@@ -405,8 +405,8 @@ class Dispatcher(Handler):
                 self._require_brake()
                 async with self._lock:
                     await self._stop_current(f"{mode.name.lower()} begins", within=HANDOVER_LIMIT)
-                    prepare = commands.Prepare(int(mode), list(specs), gamepads, partial)
-                    return await self._open(mode, commands.encode(prepare))
+                    prepare = messages.Prepare(int(mode), list(specs), gamepads, partial)
+                    return await self._open(mode, messages.encode(prepare))
             finally:
                 self._pending_starts.discard(scope)
         raise ExecutionError(f"{mode.name.lower()} did not begin: {_IDLE}")
@@ -441,7 +441,7 @@ class Dispatcher(Handler):
             self._update_bar(mode_run)
             self._log.info("mode began", mode=mode.name.lower(), code=mode_run.path)
             with contextlib.suppress(OSError, trio.ClosedResourceError):
-                await channel.send(commands.encode(commands.Go()))
+                await channel.send(messages.encode(messages.Go()))
         except BaseException:
             self._stop_mode(mode_run, "it did not begin")
             raise
@@ -451,7 +451,7 @@ class Dispatcher(Handler):
     async def _attend(self, mode_run: _ModeRun, channel: trio.socket.SocketType) -> None:
         """Receive the messages of a mode's process until it closes its channel."""
         try:
-            while data := await channel.recv(commands.MAX_MESSAGE):
+            while data := await channel.recv(messages.MAX_MESSAGE):
                 mode_run.handle(data)
                 if mode_run.over.is_set():
                     self._stop_mode(mode_run, "it is over")

@@ -8,8 +8,8 @@ from types import ModuleType
 from typing import Any
 
 from rt.errors import ExecutionError
-from rt.executor.frames import is_team_file, where
-from rt.executor.sync import StopRun, TimeLimitError
+from rt.executor.stack_frames import is_team_file, where
+from rt.executor.time_limit import StopRun, TimeLimitError
 from rt.protocol import exception
 
 

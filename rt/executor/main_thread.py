@@ -8,7 +8,7 @@ import os
 import trio
 
 from rt import log
-from rt.executor.sync import Run, SyncExecutor
+from rt.executor.time_limit import Run, SyncExecutor
 
 STOP_LIMIT = 0.8
 """How long team code may take to stop when its mode ends, in s."""

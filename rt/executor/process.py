@@ -24,7 +24,7 @@ from rt.executor.lease import LeaseKeeper
 from rt.executor.main_thread import STOP_LIMIT
 from rt.executor.report import Reporter
 from rt.executor.runner import ModeRunner
-from rt.executor.sync import SyncExecutor
+from rt.executor.time_limit import SyncExecutor
 from rt.process import notify
 from rt.process.exit_status import exit_code
 from rt.process.lifeline import Lifeline
@@ -39,7 +39,7 @@ class ExecutorProcess:
     Args:
         settings: The settings that the root sent on the lifeline.
         lifeline: The child's end of it.
-        channel: The file descriptor of the channel (`rt.executor.commands`).
+        channel: The file descriptor of the channel (`rt.executor.messages`).
     """
 
     def __init__(self, settings: ChildSettings, lifeline: Lifeline, channel: int) -> None:

@@ -8,11 +8,11 @@ from typing import Any
 
 from rt import log
 from rt.errors import ExecutionError
-from rt.executor import calling
-from rt.executor.commands import DEFAULT_TIMEOUT, Prepare, RequestSpec
+from rt.executor import remote_calls
 from rt.executor.loader import load
 from rt.executor.main_thread import finish
-from rt.executor.sync import ExecutionRequest, Run, SyncExecutor
+from rt.executor.messages import DEFAULT_TIMEOUT, Prepare, RequestSpec
+from rt.executor.time_limit import ExecutionRequest, Run, SyncExecutor
 from rt.text import clip, closest
 
 LOAD_LIMIT = 10.0
@@ -90,8 +90,8 @@ def _function(
     module: ModuleType, path: Path, spec: RequestSpec
 ) -> tuple[Callable[..., Any], tuple[Any, ...]]:
     """Return a function and its arguments for a caller, who may execute only team code's own."""
-    func = calling.function(vars(module), spec.func, str(path.parent))
-    return func, calling.arguments(func, spec.func, spec.args)
+    func = remote_calls.function(vars(module), spec.func, str(path.parent))
+    return func, remote_calls.arguments(func, spec.func, spec.args)
 
 
 def _mode_function(
@@ -109,7 +109,7 @@ def _mode_function(
 
 
 def _suggestion(module: ModuleType, path: Path, missing: Sequence[str]) -> str:
-    known = calling.functions(vars(module), str(path.parent))
+    known = remote_calls.functions(vars(module), str(path.parent))
     near = dict.fromkeys(
         found for wanted in missing if (found := closest(wanted, known, cutoff=0.6)) is not None
     )

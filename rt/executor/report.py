@@ -10,8 +10,8 @@ from typing import Any
 
 from rt import log
 from rt.errors import RuntimeBaseException
-from rt.executor.frames import trace, where
-from rt.executor.sync import TimeLimitError
+from rt.executor.stack_frames import trace, where
+from rt.executor.time_limit import TimeLimitError
 from rt.log.throttle import Throttle
 from rt.protocol import exception
 

@@ -18,7 +18,7 @@ from rt.buffer import BufferStore
 from rt.config import Config
 from rt.config.team_code import locate
 from rt.errors import ExecutionError, RemoteProtocolError, RuntimeBaseException
-from rt.executor import commands
+from rt.executor import messages
 from rt.executor.actions import AsyncExecutor
 from rt.executor.api import Actions, Field, Gamepad, Robot, RunState, refuse_input
 from rt.executor.lease import STOPPED, LeaseKeeper
@@ -26,8 +26,8 @@ from rt.executor.main_thread import finish
 from rt.executor.output import TeamOutput
 from rt.executor.program import prepare
 from rt.executor.report import Reporter
-from rt.executor.stall import StallWatch
-from rt.executor.sync import ExecutionRequest, Run, SyncExecutor
+from rt.executor.stall_trace import StallWatch
+from rt.executor.time_limit import ExecutionRequest, Run, SyncExecutor
 from rt.protocol import exception, structs
 from rt.team.api import Alliance, Mode
 
@@ -100,7 +100,7 @@ class ModeRunner:
             channel: The channel to the root.
         """
         command = await self._receive(channel)
-        if not isinstance(command, commands.Prepare):
+        if not isinstance(command, messages.Prepare):
             return
         self.stall.begin()
         try:
@@ -112,20 +112,20 @@ class ModeRunner:
             )
         except RuntimeBaseException as error:
             await channel.send(
-                commands.encode(commands.Refused(exception.message(error), error.context))
+                messages.encode(messages.Refused(exception.message(error), error.context))
             )
             return
-        await channel.send(commands.encode(commands.Loaded(str(path))))
-        if not isinstance(await self._receive(channel), commands.Go):
+        await channel.send(messages.encode(messages.Loaded(str(path))))
+        if not isinstance(await self._receive(channel), messages.Go):
             return
         await self._execute(channel, requests, command)
 
-    async def _receive(self, channel: trio.socket.SocketType) -> commands.Command | None:
-        data = await channel.recv(commands.MAX_MESSAGE)
+    async def _receive(self, channel: trio.socket.SocketType) -> messages.Command | None:
+        data = await channel.recv(messages.MAX_MESSAGE)
         if not data:
             return None
         try:
-            command: commands.Command = structs.decode(data, commands.Command)
+            command: messages.Command = structs.decode(data, messages.Command)
         except RemoteProtocolError as error:
             self._log.error("invalid command from the root", reason=str(error))
             return None
@@ -135,7 +135,7 @@ class ModeRunner:
         self,
         channel: trio.socket.SocketType,
         requests: list[ExecutionRequest],
-        command: commands.Prepare,
+        command: messages.Prepare,
     ) -> None:
         """Run the mode, and report its end to the root before waiting for late code."""
         self._state.begin(Mode(command.mode), gamepads=command.gamepads)
@@ -150,7 +150,7 @@ class ModeRunner:
                 if is_finished:
                     await self._actions.wait_all_ended()
                     error = ExecutionError("all functions of team code have ended")
-                await channel.send(commands.encode(_result(error)))
+                await channel.send(messages.encode(_result(error)))
                 if is_finished:
                     await self._keeper.wait_revoked()
                 nursery.cancel_scope.cancel()
@@ -162,7 +162,7 @@ class ModeRunner:
 
     async def _report_end(self, channel: trio.socket.SocketType, scope: trio.CancelScope) -> None:
         await self._end_requested.wait()
-        await channel.send(commands.encode(commands.Over(self._reason)))
+        await channel.send(messages.encode(messages.Over(self._reason)))
         scope.cancel(self._reason)
 
     def _thread_failed(self, failure: threading.ExceptHookArgs) -> None:
@@ -182,8 +182,8 @@ class ModeRunner:
             self._token.run_sync_soon(self._end_requested.set)
 
 
-def _result(error: BaseException | None) -> commands.Over:
+def _result(error: BaseException | None) -> messages.Over:
     if error is None:
-        return commands.Over()
+        return messages.Over()
     context: dict[str, Any] = error.context if isinstance(error, RuntimeBaseException) else {}
-    return commands.Over(exception.message(error) or type(error).__name__, context)
+    return messages.Over(exception.message(error) or type(error).__name__, context)

@@ -26,8 +26,8 @@ import msgspec
 
 from rt.errors import ConfigError, InstanceAbsentError, InstanceBusyError
 from rt.instance import stale_files
-from rt.limits import explain
 from rt.ownership import user
+from rt.process_limits import explain
 
 MAX_DIRECTORY = 74
 """Maximum length of a directory path in bytes; a socket address has 107, and a name up to 32."""

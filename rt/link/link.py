@@ -14,7 +14,7 @@ from typing import Final, Protocol
 import trio
 from trio.abc import Stream
 
-from rt.brake import output
+from rt.brake import output_queue
 from rt.errors import DeviceError
 from rt.protocol.frames import DELIMITER
 
@@ -98,7 +98,7 @@ class Link(Line, Protocol):
         """Send a frame before the link is closed, and make sure that closing does not drop it.
 
         Returns:
-            False if the line has not taken it within `rt.brake.output.TIME_LIMIT`.
+            False if the line has not taken it within `rt.brake.output_queue.TIME_LIMIT`.
 
         Raises:
             LinkGoneError: The peer is gone.
@@ -163,7 +163,7 @@ class StreamLink:
 
     async def send_last(self, data: bytes, /) -> bool:
         """See `Link.send_last`."""
-        with trio.move_on_after(output.TIME_LIMIT):
+        with trio.move_on_after(output_queue.TIME_LIMIT):
             await self.send(data)
             if (fd := self.fileno()) is not None:
                 await drain(fd)
@@ -200,7 +200,7 @@ async def drain(fd: int) -> None:
     Raises:
         OSError: The peer is gone.
     """
-    while output.unsent(fd):  # noqa: ASYNC110 - the kernel has no event for this
+    while output_queue.unsent(fd):  # noqa: ASYNC110 - the kernel has no event for this
         await trio.sleep(DRAIN_PAUSE)
 
 

@@ -12,7 +12,7 @@ from typing import Final, Self
 import trio
 from trio_serial.linux import LinuxSerialStream
 
-from rt.brake import output
+from rt.brake import output_queue
 from rt.link.link import CHUNK_SIZE, DRAIN_PAUSE, EMPTY_READ_PAUSE, StreamLink, drain, link_gone
 from rt.protocol.frames import DELIMITER
 
@@ -92,7 +92,7 @@ class SerialLink(StreamLink):
         Returns when the driver has sent all bytes, or has dropped them after the time limit.
         """
         try:
-            with trio.move_on_after(output.TIME_LIMIT):
+            with trio.move_on_after(output_queue.TIME_LIMIT):
                 with trio.move_on_after(DRAIN_TIMEOUT):
                     await self.send(data)
                     await drain(self._stream.fd)
@@ -101,7 +101,7 @@ class SerialLink(StreamLink):
                     await trio.sleep(DRAIN_PAUSE)
                 await drain(self._stream.fd)
                 return True
-            output.drop(self._stream.fd)
+            output_queue.drop(self._stream.fd)
         except (OSError, termios.error) as error:
             raise link_gone(self.name, error) from error
         return False
@@ -113,7 +113,7 @@ class SerialLink(StreamLink):
             False if the driver does not take all of it now.
         """
         fd = self._stream.fd
-        output.drop(fd)
+        output_queue.drop(fd)
         try:
             return os.write(fd, data) == len(data)
         except BlockingIOError:
@@ -131,12 +131,12 @@ class SerialLink(StreamLink):
         with contextlib.suppress(OSError, termios.error, trio.ClosedResourceError):
             fd = self._stream.fd
             for _ in range(_CLOSE_CHECKS):
-                if not output.unsent(fd):
+                if not output_queue.unsent(fd):
                     break
                 with trio.CancelScope(shield=True):
                     await trio.sleep(DRAIN_PAUSE)
             else:
-                output.drop(fd)
+                output_queue.drop(fd)
             # Otherwise the brake's duplicate would hold the lock until it is closed too.
             fcntl.flock(fd, fcntl.LOCK_UN)
         await self._stream.aclose()

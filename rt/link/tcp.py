@@ -8,7 +8,7 @@ from typing import Final
 
 import trio
 
-from rt.brake.output import end_connection
+from rt.brake.output_queue import end_connection
 from rt.link.link import CHUNK_SIZE, RECEIVE_SIZE, StreamLink, link_gone
 
 _RESET: Final = struct.pack("ii", 1, 0)

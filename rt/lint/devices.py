@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from rt.catalog import Parameter, Peripheral
-from rt.catalog.names import resolve_uid
+from rt.catalog.device_names import resolve_uid
 from rt.errors import DeviceError
 from rt.lint.api import Call
 from rt.lint.check import CheckContext, Finding, check
 from rt.lint.module import UNKNOWN
-from rt.protocol.control import GAMEPADS
+from rt.protocol.datagrams import GAMEPADS
 from rt.text import nearest
 
 _HUGE = 1 << 70

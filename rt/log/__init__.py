@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextvars import ContextVar
 from typing import Any, NamedTuple, TextIO
 
-from rt.log.lean import FilteringBoundLogger, structlog
+from rt.log.caller_throttle import CallerThrottle
 from rt.log.pretty import pretty, wants_colors
-from rt.log.source_throttle import SourceThrottle
 from rt.log.stamp import now
+from rt.log.structlog_import import FilteringBoundLogger, structlog
 from rt.log.writer import LineWriter, StreamWriter, dropped_lines, writer_to
 from rt.protocol import exception, logevent
 
@@ -34,7 +34,7 @@ Listener = Callable[[Mapping[str, Any]], None]
 
 _listeners: list[Listener] = []
 _source: ContextVar[str] = ContextVar("log source", default="")
-_source_throttle = SourceThrottle()
+_caller_throttle = CallerThrottle()
 
 
 class _Settings(NamedTuple):
@@ -80,9 +80,9 @@ def _complete(_logger: object, level: str, event: Event) -> Event:
 
 def _limit_source(_logger: object, _level: str, event: Event) -> Event:
     """Limit the rate of the events of a source; those of the robot itself have no limit."""
-    _source_throttle.flush()
+    _caller_throttle.flush()
     if source := _source.get():
-        _source_throttle.log(_emit, source, event)
+        _caller_throttle.log(_emit, source, event)
         raise structlog.DropEvent
     return event
 
@@ -131,7 +131,7 @@ def bound(**context: Any) -> contextlib.AbstractContextManager[None]:
 def bind_source(source: str) -> None:
     """Limit the rate of the events that this task and tasks it starts log from now on.
 
-    All events of one source share the limits of `rt.log.source_throttle`.
+    All events of one source share the limits of `rt.log.caller_throttle`.
 
     Args:
         source: Name of the caller that causes the events; "" for the robot itself, which has no
@@ -143,7 +143,7 @@ def bind_source(source: str) -> None:
 
 def flush() -> None:
     """Log the newest suppressed event of each class; call this at the end of a process."""
-    _source_throttle.flush(always=True)
+    _caller_throttle.flush(always=True)
 
 
 @contextlib.contextmanager
@@ -214,7 +214,7 @@ def relay(event: Mapping[str, Any]) -> None:
         complete["level"] = "info"
     if not logevent.is_timestamp(complete.get("timestamp")):
         complete["timestamp"] = now()
-    _source_throttle.flush()
+    _caller_throttle.flush()
     _emit(complete)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, MutableMapping
 from datetime import datetime
 from typing import Any, TextIO
 
-from rt.log.lean import structlog
+from rt.log.structlog_import import structlog
 from rt.protocol import exception
 
 _HIDDEN = ("app", "pid", "instance", "source", "clock", "process")

@@ -4,8 +4,10 @@ Source: the Smart Device protocol (device id u16 << 72 | year u8 << 64 | random 
 """
 
 import ctypes
-from typing import Self
+from typing import Final, Self
 
+UID_END: Final = 1 << 88
+"""The end of the range of UIDs."""
 _YEAR = 64
 _DEVICE = 72
 
@@ -64,6 +66,6 @@ class DeviceUID(BaseStructure):
             ...
             ValueError: 309485009821345068724781056 is not a UID: it has 88 bits
         """
-        if not 0 <= uid < 1 << 88:
+        if not 0 <= uid < UID_END:
             raise ValueError(f"{uid} is not a UID: it has 88 bits")
         return cls(uid >> _DEVICE, uid >> _YEAR & 0xFF, uid & (1 << _YEAR) - 1)

@@ -7,7 +7,7 @@ from rt.remote.handler import Handler, MethodInfo, route
 from rt.remote.node import Node, SocketNode
 from rt.remote.router import Router
 from rt.remote.service import Service
-from rt.remote.signed import StationNode, VerifyingNode
+from rt.remote.signed_node import StationNode, VerifyingNode
 
 __all__ = [
     "Bounds",

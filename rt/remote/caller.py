@@ -8,7 +8,7 @@ from contextvars import ContextVar
 import msgspec
 
 from rt import log
-from rt.access.stations import station_of
+from rt.access.station_sockets import station_of
 
 
 class SourceAddress(bytes):

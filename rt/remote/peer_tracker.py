@@ -14,7 +14,7 @@ import trio
 import zmq
 
 from rt import log
-from rt.access.stations import StationSide
+from rt.access.station_sockets import StationSide
 from rt.log.throttle import Throttle
 from rt.protocol import rpc
 from rt.remote.disconnects import Disconnects

@@ -19,7 +19,7 @@ import zmq
 
 from rt import log
 from rt.access.authenticator import Authenticator
-from rt.access.stations import SERVICE, StationSide, station_of
+from rt.access.station_sockets import SERVICE, StationSide, station_of
 from rt.errors import RemoteProtocolError
 from rt.log.throttle import Throttle
 from rt.protocol import rpc
@@ -91,7 +91,7 @@ class Router:
         context: ZMQ context; by default the one of the process.
         logger: Logger for events.
         authenticator: Decides who may connect over TCP; None admits every peer. Connections with a
-            station's key are named after the station, see `rt.access.stations`.
+            station's key are named after the station, see `rt.access.station_sockets`.
         return_time: Time within which a peer with a self-chosen name may reconnect, in s.
     """
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import trio
 
-from rt import catalog, limits, log, priority
+from rt import catalog, log, priority, process_limits
 from rt.access.key_directory import key_directory, reject_secret, require_network_keys
 from rt.app import Application
 from rt.brake.connection import Connection
@@ -24,7 +24,7 @@ from rt.buffer.lease import ORDERS_SIZE
 from rt.buffer.wakeup import ROOT_SLOT, Wakeups
 from rt.buffer.write_event import WriteEvent
 from rt.config import Config
-from rt.diagnostics import watch_clock
+from rt.diagnostics.clock_changes import watch_clock
 from rt.errors import InstanceBusyError, leaves
 from rt.instance import Instance, running
 from rt.logs import place
@@ -153,7 +153,7 @@ def start(
     """
     # For the traceback in the journal after SIGABRT of systemd's watchdog, or a SIGSEGV.
     faulthandler.enable()
-    limits.raise_limits()
+    process_limits.raise_limits()
     instance = Instance.locate(config.instance)
     resolved = config.resolved(instance.directory)
     level = level or ("warning" if quiet else resolved.log_level)

@@ -45,7 +45,7 @@ from rt.executor.pool import ExecutorPool
 from rt.instance import Instance
 from rt.process import notify, orphans, signals
 from rt.root.children import child_specs
-from rt.root.directory import watch_directory
+from rt.root.directory_watch import watch_directory
 from rt.root.heartbeat import run_heartbeat
 from rt.supervisor.spec import ChildStatus
 from rt.supervisor.state import Restart, State

@@ -8,8 +8,8 @@ from rt.link.serial import SerialLink
 from rt.serialports.observer import PollingObserver
 from rt.serialports.port_state import PortChange
 from rt.smartdevice.client import SmartDeviceClient
-from rt.smartdevice.guard import SafetyGuard
 from rt.smartdevice.pending_replies import NoAnswerError
+from rt.smartdevice.write_guard import SafetyGuard
 
 __all__ = [
     "Link",

@@ -142,7 +142,7 @@ class SmartDeviceClient:
         """Run the device; return when it is gone or the link was closed.
 
         However this ends, it sends a last DEV_DISABLE (which takes up to
-        `rt.brake.output.TIME_LIMIT`, also when cancelled), makes the buffer invalid and closes the
+        `rt.brake.output_queue.TIME_LIMIT`, also when cancelled), makes the buffer invalid and closes the
         link.
         """
         try:

@@ -9,7 +9,7 @@ from typing import Annotated
 import msgspec
 import trio
 
-from rt.catalog.names import not_connected, resolve_uid
+from rt.catalog.device_names import not_connected, resolve_uid
 from rt.errors import DeviceError
 from rt.protocol.message import INTERVAL_MAX
 from rt.remote import Bounds, Handler, route

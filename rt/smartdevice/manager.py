@@ -22,15 +22,15 @@ from rt.buffer.lease import ALL_TOKENS
 from rt.buffer.write_event import WriteEvent
 from rt.config.network import is_open
 from rt.errors import BufferBusyError, DeviceBufferError, DeviceError, InstanceBusyError
-from rt.limits import allow_descriptors
 from rt.link.link import Link, LinkGoneError
 from rt.link.serial import DEFAULT_BAUD_RATE
 from rt.link.tcp import SocketLink
 from rt.log.throttle import Throttle, Write
+from rt.process_limits import allow_descriptors
 from rt.serialports.observer import PollingObserver
 from rt.serialports.ports import keep_ports_open
 from rt.smartdevice import liveness
-from rt.smartdevice.brake import BrakeClient
+from rt.smartdevice.brake_client import BrakeClient
 from rt.smartdevice.client import (
     ANSWER_TIMEOUT,
     MAX_TIMEOUT_FACTOR,
@@ -38,12 +38,12 @@ from rt.smartdevice.client import (
     SmartDeviceClient,
 )
 from rt.smartdevice.discovery import DISCOVERY_TIMEOUT
-from rt.smartdevice.guard import SafetyGuard
 from rt.smartdevice.handler import DeviceHandler, for_each
 from rt.smartdevice.pending_replies import NoAnswerError
 from rt.smartdevice.receive_path import Loss
 from rt.smartdevice.receiver import Receiver
 from rt.smartdevice.uid_conflict import UIDConflict
+from rt.smartdevice.write_guard import SafetyGuard
 from rt.transport.address import split_address
 
 DISABLE_TIMEOUT: Final = 0.2

@@ -22,12 +22,12 @@ import trio
 
 from rt import log
 from rt.instance.stale_files import ENV_DIRECTORY
-from rt.limits import explain
 from rt.log.throttle import Throttle
 from rt.process import group
 from rt.process.notify import Channel, Listener, Receiver
 from rt.process.output import OnLine, Output, log_line
 from rt.process.spawn import spawn
+from rt.process_limits import explain
 from rt.protocol.notify import Notice
 from rt.supervisor.machine import Machine
 from rt.supervisor.spec import ChildSpec, ChildStatus, ExitReport

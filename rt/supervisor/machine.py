@@ -16,6 +16,7 @@ import errno
 from collections import deque
 
 from rt.errors import LocalProtocolError
+from rt.supervisor.policy import Policy
 from rt.supervisor.state import (
     CancelTimer,
     Effect,
@@ -23,7 +24,6 @@ from rt.supervisor.state import (
     Exited,
     Kill,
     NoRestart,
-    Policy,
     Ready,
     Report,
     Restart,

@@ -10,7 +10,8 @@ import msgspec
 
 from rt.errors import ConfigError
 from rt.process.lifeline import CHANNEL, LIFELINE, MAX_MESSAGE
-from rt.supervisor.state import Policy, State
+from rt.supervisor.policy import Policy
+from rt.supervisor.state import State
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}")
 

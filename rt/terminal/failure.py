@@ -79,7 +79,7 @@ def _report_environment(causes: list[BaseException]) -> int | None:
             _print_error(f"cannot write {each.filename or 'output'}: {each.strerror}")
             return _OUTPUT_ERROR
         if isinstance(each, OSError) and each.errno in _OUT_OF_RESOURCES:
-            from rt.limits import explain
+            from rt.process_limits import explain
 
             _print_error(explain(each))
             return _OS_ERROR

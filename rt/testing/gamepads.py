@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 import trio
 
 from rt.catalog import Peripheral
-from rt.protocol.control import NEUTRAL, GamepadState, encode_gamepads
+from rt.protocol.datagrams import NEUTRAL, GamepadState, encode_gamepads
 from rt.remote import DatagramNode
 from rt.testing.log import RobotLog
 

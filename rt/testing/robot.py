@@ -10,7 +10,7 @@ from rt.client import methods
 from rt.client.connection import Connection
 from rt.errors import ProcessStateError
 from rt.process.command import CommandProcess
-from rt.protocol.control import GamepadState, encode_gamepads
+from rt.protocol.datagrams import GamepadState, encode_gamepads
 from rt.testing import gamepads
 from rt.testing.device import Device
 from rt.testing.log import RobotLog

@@ -24,8 +24,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from rt.catalog.device_names import resolve_uid
 from rt.catalog.load import Catalog
-from rt.catalog.names import UID_END, resolve_uid
 from rt.catalog.peripheral import Peripheral
 from rt.errors import DeviceError, LocalProtocolError, RemoteProtocolError
 from rt.protocol import frames
@@ -39,6 +39,7 @@ from rt.protocol.message import (
     Message,
     SubRes,
 )
+from rt.protocol.uid import UID_END
 from rt.textformat.value import (
     HEX,
     abbreviate,

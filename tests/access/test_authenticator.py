@@ -13,11 +13,11 @@ import zmq
 
 from rt.access import authenticator as authenticator_module
 from rt.access.authenticator import UNKNOWN_KEY, Authenticator, curve_options
-from rt.access.bundle import Bundle
 from rt.access.keyring import Keyring
 from rt.access.peer import Peer, PeerTable
 from rt.access.probe import probe
-from rt.access.stations import StationSide
+from rt.access.station_key import StationKey
+from rt.access.station_sockets import StationSide
 from rt.access.time_budget import TimeBudget
 from rt.errors import ConfigError, RemoteCallError
 from rt.remote import Client, Handler, Router, Service, SocketNode, route
@@ -59,21 +59,21 @@ class Setup:
     def log_address(self) -> str:
         return f"tcp://127.0.0.1:{self.log.endpoints[0].rpartition(':')[2]}"
 
-    def client(self, bundle: Bundle | None, address: str | None = None) -> Client:
+    def client(self, station_key: StationKey | None, address: str | None = None) -> Client:
         node = SocketNode(
             zmq.DEALER,
             connections=[address or self.address],
-            options={**(curve_options(bundle) if bundle else {}), zmq.SNDTIMEO: 500},
+            options={**(curve_options(station_key) if station_key else {}), zmq.SNDTIMEO: 500},
             context=self.context,
         )
         return Client(node, address="greeter-service", timeout=10)
 
-    def listener(self, bundle: Bundle | None) -> SocketNode:
+    def listener(self, station_key: StationKey | None) -> SocketNode:
         return SocketNode(
             zmq.SUB,
             connections=[self.log_address],
             subscriptions=[b""],
-            options=curve_options(bundle) if bundle else {},
+            options=curve_options(station_key) if station_key else {},
             context=self.context,
         )
 
@@ -170,12 +170,12 @@ async def test_unknown_key_is_refused(setup: Setup, tmp_path: Path) -> None:
     setup.keys.new("blue")
     elsewhere = Keyring(tmp_path / "elsewhere").new("blue")
     # Knowing the public key of the robot, like a revoked station, is not enough.
-    unknown = Bundle(
+    unknown = StationKey(
         "x", setup.keys.robot().public, elsewhere.public, elsewhere.secret, elsewhere.datagram
     )
-    for bundle in (None, elsewhere, unknown):
+    for station_key in (None, elsewhere, unknown):
         with trio.fail_after(20):
-            async with setup.client(bundle) as client, setup.listener(bundle) as listener:
+            async with setup.client(station_key) as client, setup.listener(station_key) as listener:
                 with pytest.raises(RemoteCallError, match="cannot send greet"):
                     await client.call.greet("robot")
                 assert not await receives(listener)
@@ -194,8 +194,8 @@ async def test_address_that_is_bound_later_requires_a_key(setup: Setup) -> None:
         before, setup.log = setup.log, node
         (endpoint,) = setup.authenticator.bind(node._open(), ["tcp://*:*"])
         later = f"tcp://127.0.0.1:{endpoint.rpartition(':')[2]}"
-        for bundle in (None, key):
-            options = curve_options(bundle) if bundle else {}
+        for station_key in (None, key):
+            options = curve_options(station_key) if station_key else {}
             listener = SocketNode(
                 zmq.SUB,
                 connections=[later],
@@ -204,7 +204,7 @@ async def test_address_that_is_bound_later_requires_a_key(setup: Setup) -> None:
                 context=setup.context,
             )
             async with listener:
-                assert await receives(listener) == (bundle is key)
+                assert await receives(listener) == (station_key is key)
         setup.log = before  # the publishing task uses it
 
 

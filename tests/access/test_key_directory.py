@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from rt.access.bundle import Bundle
 from rt.access.key_directory import find_project, is_secret, key_directory, keys_home
 from rt.access.keyring import Keyring
+from rt.access.station_key import StationKey
 from rt.config import Config
 from rt.errors import ConfigError
 from rt.root.lifecycle import reject_key_files
@@ -107,19 +107,19 @@ DAMAGES = [
 def test_damaged_key_is_not_quoted(tmp_path: Path, damage: object) -> None:
     assert callable(damage)
     ring = Keyring(tmp_path / "keys")
-    bundle = ring.new("blue")
+    station_key = ring.new("blue")
     robot = ring.robot()
     path = tmp_path / "blue.rtkey"
-    bundle.write(path)
+    station_key.write(path)
     files = {
         tmp_path / "keys/robot.key": robot.secret,
-        tmp_path / "keys/blue.station": bundle.datagram.secret.hex(),
-        path: bundle.secret,
+        tmp_path / "keys/blue.station": station_key.datagram.secret.hex(),
+        path: station_key.secret,
     }
     for file, secret in files.items():
         file.write_text(damage(file.read_text(), secret))
     messages = []
-    for load in (ring.robot, lambda: Bundle.load(path)):
+    for load in (ring.robot, lambda: StationKey.load(path)):
         with pytest.raises(ConfigError) as raised:
             load()
         messages.append(raised.value.message)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from rt.access import key_files
-from rt.access.bundle import Bundle
+from rt.access import private_files
 from rt.access.keyring import Keyring
+from rt.access.station_key import StationKey
 from rt.errors import ConfigError
 
 
@@ -39,21 +39,21 @@ def test_key_files_are_private_regardless_of_umask(ring: Keyring, tmp_path: Path
     assert not list(tmp_path.rglob(".*.*[0-9]"))
 
 
-def test_bundle_matches_the_keys_of_the_robot(ring: Keyring, tmp_path: Path) -> None:
-    bundle = ring.new("blue")
-    bundle.write(tmp_path / "blue.rtkey")
-    assert Bundle.load(tmp_path / "blue.rtkey") == bundle
+def test_station_key_matches_the_keys_of_the_robot(ring: Keyring, tmp_path: Path) -> None:
+    station_key = ring.new("blue")
+    station_key.write(tmp_path / "blue.rtkey")
+    assert StationKey.load(tmp_path / "blue.rtkey") == station_key
     assert ring.refresh()
-    assert ring.station_of(bundle.public) == "blue"
-    assert ring.station_of_datagram(bundle.datagram.id) == "blue"
-    assert ring.datagram_keys == {bundle.datagram.id: bundle.datagram}
-    assert bundle.robot_public == ring.robot().public
+    assert ring.station_of(station_key.public) == "blue"
+    assert ring.station_of_datagram(station_key.datagram.id) == "blue"
+    assert ring.datagram_keys == {station_key.datagram.id: station_key.datagram}
+    assert station_key.robot_public == ring.robot().public
 
 
 def test_secret_of_a_station_is_not_stored_at_the_robot(ring: Keyring) -> None:
-    bundle = ring.new("blue")
+    station_key = ring.new("blue")
     for path in ring.directory.iterdir():
-        assert bundle.secret not in path.read_text()
+        assert station_key.secret not in path.read_text()
 
 
 def test_robot_key_is_created_once(ring: Keyring) -> None:
@@ -134,14 +134,14 @@ def test_invalid_key_file_is_ignored(ring: Keyring, content: bytes) -> None:
 
 @pytest.mark.parametrize("key", ["~" * 40, "#" * 40, "x" * 39, "é" * 40])
 def test_key_outside_z85_is_ignored(ring: Keyring, tmp_path: Path, key: str) -> None:
-    bundle = ring.new("blue")
-    bundle.write(tmp_path / "x.rtkey")
+    station_key = ring.new("blue")
+    station_key.write(tmp_path / "x.rtkey")
     for path in (ring.directory / "blue.station", tmp_path / "x.rtkey"):
-        path.write_text(path.read_text().replace(bundle.public, key))
+        path.write_text(path.read_text().replace(station_key.public, key))
     ring.refresh()
     assert (ring.stations, len(ring.problems)) == ({}, 1)
     with pytest.raises(ConfigError, match="a key is not 40 characters of Z85"):
-        Bundle.load(tmp_path / "x.rtkey")
+        StationKey.load(tmp_path / "x.rtkey")
 
 
 def test_special_files_are_reported_without_blocking(ring: Keyring) -> None:
@@ -213,27 +213,27 @@ def test_file_unread_for_lack_of_descriptors_is_read_later(
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
     with monkeypatch.context() as patched:
-        patched.setattr(key_files, "_open_at_once", no_descriptor)
+        patched.setattr(private_files, "_open_at_once", no_descriptor)
         ring.refresh()
         assert (ring.stations, len(ring.problems)) == ({}, 1)
     assert ring.refresh()
     assert (list(ring.stations), ring.problems) == (["blue"], ())
 
 
-def test_bundle_is_written_without_links_and_modes(
+def test_station_key_is_written_without_links_and_modes(
     ring: Keyring, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
         raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
 
-    bundle = ring.new("blue")
+    station_key = ring.new("blue")
     monkeypatch.setattr(os, "link", refuse)
     monkeypatch.setattr(os, "fchmod", refuse)
-    bundle.write(tmp_path / "blue.rtkey")
-    assert Bundle.load(tmp_path / "blue.rtkey") == bundle
+    station_key.write(tmp_path / "blue.rtkey")
+    assert StationKey.load(tmp_path / "blue.rtkey") == station_key
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["blue.rtkey"]
     with pytest.raises(ConfigError, match="exists"):
-        bundle.write(tmp_path / "blue.rtkey")
+        station_key.write(tmp_path / "blue.rtkey")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
@@ -254,13 +254,13 @@ def test_directory_of_another_user_is_reported(ring: Keyring, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff", b"station = 'blue'\n", b"["])
-def test_invalid_bundle_is_reported(tmp_path: Path, content: bytes) -> None:
+def test_invalid_station_key_is_reported(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x.rtkey"
     path.write_bytes(content)
     with pytest.raises(ConfigError, match=r"x\.rtkey is not"):
-        Bundle.load(path)
+        StationKey.load(path)
     with pytest.raises(ConfigError, match="`rt keys new NAME` on the robot creates"):
-        Bundle.load(tmp_path / "absent.rtkey")
+        StationKey.load(tmp_path / "absent.rtkey")
 
 
 def test_invalid_robot_key_is_reported(ring: Keyring) -> None:
@@ -270,7 +270,7 @@ def test_invalid_robot_key_is_reported(ring: Keyring) -> None:
         ring.robot()
 
 
-def test_bundle_does_not_overwrite_a_file(ring: Keyring, tmp_path: Path) -> None:
+def test_station_key_does_not_overwrite_a_file(ring: Keyring, tmp_path: Path) -> None:
     path = tmp_path / "blue.rtkey"
     path.write_text("precious")
     with pytest.raises(ConfigError, match="exists"):

@@ -25,7 +25,8 @@ from rt.access.peer import (
     PeerTable,
     UdpSocket,
 )
-from rt.remote import DatagramNode, VerifyingNode
+from rt.remote import DatagramNode
+from rt.remote.signed_node import VerifyingNode
 
 CONNECT = """
 with socket.create_connection(("127.0.0.1", int(sys.argv[1]))):

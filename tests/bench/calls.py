@@ -16,8 +16,8 @@ from support.robot import CATALOG, Robot
 
 from rt.buffer import BufferStore
 from rt.errors import DeviceBufferError, RemoteCallError
-from rt.protocol import control
-from rt.protocol.control import GamepadState
+from rt.protocol import datagrams
+from rt.protocol.datagrams import GamepadState
 from rt.remote import Client, SocketNode
 
 IN_FLIGHT = 64
@@ -141,13 +141,13 @@ async def gamepad_to_executor(robot: Robot, count: int) -> list[Figure]:
         BufferStore(CATALOG, robot.shm_prefix()) as store,
     ):
         sender.connect(("127.0.0.1", robot.port_base + 2))
-        sender.send(control.encode_gamepads({0: GamepadState(0.0, 0.0, 0.0, 0.0, 0)}))
+        sender.send(datagrams.encode_gamepads({0: GamepadState(0.0, 0.0, 0.0, 0.0, 0)}))
         await robot.logged("gamepad connected")
         # Without the lock: no real reader would take it continuously.
         values = store.get_or_open(("gamepad", 0), create=False)._updates
         for number in range(1, WARM_UP + count + 1):
             wanted = number / (WARM_UP + count) / 2
-            datagram = control.encode_gamepads({0: GamepadState(0.0, wanted, 0.0, 0.0, 0)})
+            datagram = datagrams.encode_gamepads({0: GamepadState(0.0, wanted, 0.0, 0.0, 0)})
             began = time.perf_counter()
             sender.send(datagram)
             while abs(values.joystick_left_y - wanted) > 1e-6:

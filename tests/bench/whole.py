@@ -20,7 +20,7 @@ from rt.buffer import BufferStore
 from rt.emulator.lines import EmulatedDevice
 from rt.errors import DeviceBufferError
 from rt.protocol import frames
-from rt.protocol.control import GamepadState
+from rt.protocol.datagrams import GamepadState
 from rt.protocol.message import DevData, DevWrite, Message
 
 WRITER = """

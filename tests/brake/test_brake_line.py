@@ -10,9 +10,9 @@ from collections.abc import Iterator
 import pytest
 from support.stalled import Board, stalling_board
 
-from rt.brake import output
+from rt.brake import output_queue
 from rt.brake.line import MS, TIME_LIMIT, Line
-from rt.brake.output import _DRAIN_READS
+from rt.brake.output_queue import _DRAIN_READS
 from rt.brake.protocol import DISABLE
 
 NOW = 1000 * MS
@@ -157,7 +157,7 @@ def test_line_is_dead_when_its_port_is_gone(
     def fail(_: int) -> int:
         raise OSError(errno.EIO, "gone")
 
-    monkeypatch.setattr("rt.brake.output.unsent", fail)
+    monkeypatch.setattr("rt.brake.output_queue.unsent", fail)
     assert not line.advance(NOW)
     assert line.outcome == "dead"
     line.close()
@@ -168,7 +168,7 @@ def test_ended_connection_of_a_flooding_peer_is_read_boundedly() -> None:
     with ours, board:
         for _ in range(_DRAIN_READS + 1):
             board.send(b"x")
-        output.end_connection(ours.fileno())
+        output_queue.end_connection(ours.fileno())
         assert ours.recv(1, socket.MSG_DONTWAIT) == b"x"
         with pytest.raises(BlockingIOError):
             ours.recv(1, socket.MSG_DONTWAIT)
@@ -179,7 +179,7 @@ def test_connection_that_the_peer_ended_is_ended_too() -> None:
     with ours, board:
         board.sendall(b"unread")
         board.shutdown(socket.SHUT_WR)
-        output.end_connection(ours.fileno())
+        output_queue.end_connection(ours.fileno())
         assert ours.recv(1) == b""
         assert board.recv(1) == b""
 
@@ -189,6 +189,6 @@ def test_output_of_a_port_that_is_gone_cannot_be_dropped() -> None:
     os.close(board)
     try:
         with pytest.raises(termios.error):
-            output.drop(port)
+            output_queue.drop(port)
     finally:
         os.close(port)

@@ -12,7 +12,8 @@ from rt.access.authenticator import Authenticator
 from rt.access.keyring import Keyring
 from rt.broker import Access
 from rt.config import Config
-from rt.remote import DatagramNode, Handler, Service, VerifyingNode
+from rt.remote import DatagramNode, Handler, Service
+from rt.remote.signed_node import VerifyingNode
 
 
 def made(tmp_path: Path, **options: object) -> tuple[Access, list[structlog.typing.EventDict]]:

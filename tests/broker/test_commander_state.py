@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rt.broker.commander import HANDOVER, MAX_CONTENDERS, Arbiter, Sender
-from rt.protocol.control import SILENCE
+from rt.protocol.datagrams import SILENCE
 
 BLUE = Sender(key="blue", host="10.0.0.1", line="10.0.0.1:5000", run="b1")
 RED = Sender(key="red", host="10.0.0.2", line="10.0.0.2:5000", run="r1")

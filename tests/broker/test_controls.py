@@ -18,9 +18,10 @@ from rt.broker.serving import NOTICES_PER_SECOND, Controls
 from rt.buffer import BufferStore
 from rt.config import Config
 from rt.errors import RemoteCallError
-from rt.protocol.control import NEUTRAL, GamepadState, Stamp, decode_refused, encode_gamepads
-from rt.remote import Client, DatagramNode, Router, Service, SocketNode, StationNode, VerifyingNode
+from rt.protocol.datagrams import NEUTRAL, GamepadState, Stamp, decode_refused, encode_gamepads
+from rt.remote import Client, DatagramNode, Router, Service, SocketNode
 from rt.remote.caller import Caller, SourceAddress, set_caller
+from rt.remote.signed_node import StationNode, VerifyingNode
 
 PUSHED = GamepadState(0.0, 0.5, 0.0, 0.0, 0)
 PATIENCE = 30.0
@@ -50,9 +51,9 @@ class Served:
         self, name: str | None = None, state: GamepadState = NEUTRAL
     ) -> AsyncIterator[StationNode]:
         """Run a station that sends within the block."""
-        bundle = self.ring.new(name) if name else None
+        station_key = self.ring.new(name) if name else None
         self.ring.refresh()
-        node = StationNode("127.0.0.1", self.port, bundle)
+        node = StationNode("127.0.0.1", self.port, station_key)
         async with Client(node) as client, trio.open_nursery() as nursery:
 
             async def send() -> None:

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rt.broker.driver import REST, Driver, State, is_at_rest
-from rt.protocol.control import NEUTRAL, SILENCE, GamepadState
+from rt.broker.driver_state import REST, Driver, State, is_at_rest
+from rt.protocol.datagrams import NEUTRAL, SILENCE, GamepadState
 
 PUSHED = GamepadState(0.0, 0.5, 0.0, 0.0, 0)
 PRESSED = GamepadState(0.0, 0.0, 0.0, 0.0, 1)

@@ -14,13 +14,13 @@ from trio.testing import MockClock
 
 from rt import catalog
 from rt.broker.commander import HANDOVER, Sender
-from rt.broker.driver import State
+from rt.broker.driver_state import State
 from rt.broker.driving import WARNING_INTERVAL, ControlRefusedError, sender_of
 from rt.broker.gamepads import GamepadFeed
 from rt.buffer import BufferStore
 from rt.buffer.lease import Bar
 from rt.errors import RemoteCallError, RemoteProtocolError
-from rt.protocol.control import NEUTRAL, SILENCE, GamepadState, Stamp
+from rt.protocol.datagrams import NEUTRAL, SILENCE, GamepadState, Stamp
 from rt.remote.caller import LOCAL, Caller, SourceAddress
 
 PUSHED = GamepadState(0.0, 0.5, 0.0, 0.0, 0)

@@ -9,12 +9,12 @@ from trio.testing import MockClock
 
 from rt import catalog
 from rt.broker.commander import Sender
-from rt.broker.driver import State
+from rt.broker.driver_state import State
 from rt.broker.driving import ControlRefusedError
 from rt.broker.gamepads import GamepadFeed
 from rt.buffer import BufferStore
 from rt.errors import BufferBusyError, DeviceBufferError, RemoteProtocolError
-from rt.protocol.control import NEUTRAL, SILENCE, GamepadState, Stamp
+from rt.protocol.datagrams import NEUTRAL, SILENCE, GamepadState, Stamp
 from rt.remote.caller import LOCAL
 
 PUSHED = GamepadState(0.5, -0.25, 0.0, 1.0, 0b1000001)

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from rt import config
 from rt.access.keyring import Keyring
-from rt.broker.options import ALLOWED, CALL_INTERVAL, CALLS_BURST, REASONS, Overrides
-from rt.config import OPTIONS, Config, overrides
+from rt.broker.remote_options import ALLOWED, CALL_INTERVAL, CALLS_BURST, REASONS, Overrides
+from rt.config import Config, overrides
+from rt.config.option_info import OPTIONS
 from rt.errors import ConfigError
 from rt.remote.caller import Caller, set_caller
 
@@ -253,8 +254,8 @@ class TestSet:
         self, remote: Overrides, tmp_path: Path, option: str, name: str
     ) -> None:
         ring = Keyring(tmp_path / "team" / "keys")
-        bundle = ring.new("blue")
-        bundle.write(tmp_path / "team" / "blue.rtkey")
+        station_key = ring.new("blue")
+        station_key.write(tmp_path / "team" / "blue.rtkey")
         (tmp_path / "team" / "code.py").symlink_to(name)
         errors = refusal(remote, **{option: name})
         if option == "exec_module":
@@ -262,10 +263,10 @@ class TestSet:
         robot = ring.robot()
         for secret in (
             robot.secret,
-            bundle.secret,
-            bundle.datagram.secret.hex(),
+            station_key.secret,
+            station_key.datagram.secret.hex(),
             robot.public,
-            bundle.public,
+            station_key.public,
         ):
             assert secret not in errors
         assert remote.set({}) == {}

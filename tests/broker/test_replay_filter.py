@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from rt.broker.replay_filter import MAX_STATIONS, RESET_TIME, SequenceTracker
 from rt.errors import RemoteProtocolError
-from rt.protocol.control import SILENCE, Stamp
+from rt.protocol.datagrams import SILENCE, Stamp
 
 
 def accepted(tracker: SequenceTracker, stamp: Stamp, now: float) -> bool:

@@ -10,7 +10,7 @@ from rt import catalog
 from rt.broker.updates import FULL_INTERVAL, UpdatePublisher
 from rt.buffer import BufferStore
 from rt.errors import BufferBusyError
-from rt.protocol import control
+from rt.protocol import datagrams
 from rt.protocol.message import DevData
 from rt.protocol.uid import DeviceUID
 
@@ -21,10 +21,10 @@ class Air:
     """A publisher that records decoded updates."""
 
     def __init__(self) -> None:
-        self.updates: list[dict[int, dict[str, control.Value]]] = []
+        self.updates: list[dict[int, dict[str, datagrams.Value]]] = []
 
     async def send(self, _peer: bytes, payload: bytes) -> None:
-        self.updates.append(control.decode_devices(payload))
+        self.updates.append(datagrams.decode_devices(payload))
         await trio.lowlevel.checkpoint()
 
 
@@ -119,7 +119,7 @@ async def test_all_values_of_each_device_are_sent_at_least_once_a_second(
 
     class Watch:
         async def send(self, _peer: bytes, payload: bytes) -> None:
-            for uid, values in control.decode_devices(payload).items():
+            for uid, values in datagrams.decode_devices(payload).items():
                 if len(values) == 3:
                     times.setdefault(uid, []).append(trio.current_time())
             await trio.lowlevel.checkpoint()

@@ -15,7 +15,7 @@ from rt.buffer.lease import Bar, Holder
 from rt.buffer.wakeup import SLOTS
 from rt.errors import DeviceBufferError
 from rt.protocol.message import DevData, DevWrite, SubRes
-from rt.smartdevice.guard import SafetyGuard
+from rt.smartdevice.write_guard import SafetyGuard
 
 UID = 12 << 72
 FILLS = [b"\xff", b"\0", b"\x7f", b"\x01"]

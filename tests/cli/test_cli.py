@@ -17,7 +17,7 @@ from rt import config
 from rt.broker.handler import Broker
 from rt.cli import main
 from rt.cli.main import METHODS_AS_VERBS, VERBS
-from rt.client.options import click_options, text_of
+from rt.client.option_flags import click_options, text_of
 from rt.config.template import template
 from rt.errors import EmergencyStopException, InstanceBusyError
 from rt.executor.dispatcher import Dispatcher

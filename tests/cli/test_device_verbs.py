@@ -18,12 +18,12 @@ from trio.testing import MockClock
 from rt import catalog
 from rt.buffer import BufferStore
 from rt.cli.ping import RoundTrips
+from rt.client import device_table
 from rt.client.device import Device, Devices
 from rt.errors import DeviceError, InstanceAbsentError
 from rt.instance import Holder
 from rt.process.signals import run_until_signal
 from rt.protocol.message import DevData
-from rt.terminal import table
 from rt.terminal.output import Output, as_text, jsonable
 
 CATALOG = catalog.load()
@@ -142,8 +142,11 @@ class TestRows:
         store.get_or_open(SWITCH)
         motor.buffer.set("enc_pos", 1.0)
         motor.buffer.set("enc_pos", 2.0)
-        assert {row["uid"] for row in table.device_rows(store, {})} == {str(MOTOR), str(SWITCH)}
-        (row,) = table.device_rows(store, {MOTOR: "left_motor"}, [MOTOR])
+        assert {row["uid"] for row in device_table.device_rows(store, {})} == {
+            str(MOTOR),
+            str(SWITCH),
+        }
+        (row,) = device_table.device_rows(store, {MOTOR: "left_motor"}, [MOTOR])
         assert row["name"] == "left_motor"
         assert (row["received"]["enc_pos"], row["received"]["enc_vel"], row["sent"]["enc_pos"]) == (
             2,
@@ -152,7 +155,7 @@ class TestRows:
         )
         assert 0 <= row["age"] < 60
         assert (row["subscription"], row["interval"]) == ([], 0.0)
-        (row,) = table.device_rows(store, {}, [SWITCH])
+        (row,) = device_table.device_rows(store, {}, [SWITCH])
         assert row["age"] is None
         json.dumps(row, allow_nan=False)
 

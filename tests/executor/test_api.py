@@ -7,7 +7,7 @@ from rt import catalog
 from rt.buffer import BufferStore, DeviceBuffer
 from rt.errors import DeviceBufferError, DeviceError, ExecutionError
 from rt.executor.api import Field, Gamepad, Robot, RunState, refuse_input
-from rt.protocol.control import SILENCE
+from rt.protocol.datagrams import SILENCE
 from rt.protocol.uid import DeviceUID
 from rt.team.api import Mode
 

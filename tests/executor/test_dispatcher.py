@@ -14,9 +14,9 @@ from rt.buffer.lease import DRIVER_BARS, Bar
 from rt.buffer.wakeup import EXECUTOR_SLOT, FIRST_SESSION_SLOT, SLOTS, STANDBY_SLOT
 from rt.buffer.write_event import WriteEvent
 from rt.errors import DeviceError, ExecutionError
-from rt.executor import commands
-from rt.executor.commands import Go, Loaded, Over, Prepare, Refused, RequestSpec
+from rt.executor import messages
 from rt.executor.dispatcher import Dispatcher
+from rt.executor.messages import Go, Loaded, Over, Prepare, Refused, RequestSpec
 from rt.executor.pool import Assignment
 from rt.protocol import structs
 from rt.remote.caller import Caller, set_caller
@@ -38,13 +38,13 @@ class Process:
 
     async def receive(self, kind: type[Any]) -> Any:
         with trio.fail_after(PATIENCE):
-            data = await self._theirs.recv(commands.MAX_MESSAGE)
-        message: Any = structs.decode(data, commands.Command)
+            data = await self._theirs.recv(messages.MAX_MESSAGE)
+        message: Any = structs.decode(data, messages.Command)
         assert isinstance(message, kind)
         return message
 
-    async def send(self, message: commands.Answer | bytes) -> None:
-        await self._theirs.send(message if isinstance(message, bytes) else commands.encode(message))
+    async def send(self, message: messages.Answer | bytes) -> None:
+        await self._theirs.send(message if isinstance(message, bytes) else messages.encode(message))
 
     async def until_ended(self) -> None:
         with trio.fail_after(PATIENCE):
@@ -677,7 +677,7 @@ async def test_idle_raises_if_the_standstill_is_not_confirmed(prefix: str) -> No
 async def test_flood_of_messages_does_not_block_other_tasks(prefix: str) -> None:
     async with open_dispatcher(prefix) as harness:
         process = await harness.begin()
-        flood = commands.encode(Loaded("x" * 10_000))
+        flood = messages.encode(Loaded("x" * 10_000))
 
         async def send() -> None:
             with contextlib.suppress(OSError, trio.ClosedResourceError):

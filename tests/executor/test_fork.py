@@ -12,7 +12,7 @@ from rt.buffer.lease import LeaseTable
 from rt.errors import ExecutionError
 from rt.executor.api import Robot
 from rt.executor.lease import LeaseKeeper
-from rt.executor.sync import ExecutionRequest, Run, SyncExecutor
+from rt.executor.time_limit import ExecutionRequest, Run, SyncExecutor
 
 robot = Robot(BufferStore(catalog.load(), "", shared=False), {})
 # No heartbeat comes, and a busy machine is slow.

@@ -23,11 +23,11 @@ from rt.executor.pool import EXECUTOR, READY_LIMIT, STANDBY, Assignment, Executo
 from rt.process.lifeline import CHANNEL
 from rt.supervisor.child import Child
 from rt.supervisor.machine import Machine
+from rt.supervisor.policy import Policy
 from rt.supervisor.spec import ChildSpec, ChildStatus
 from rt.supervisor.state import (
     Event,
     Exited,
-    Policy,
     Ready,
     Report,
     Spawn,

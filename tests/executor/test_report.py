@@ -2,7 +2,7 @@ import structlog
 
 from rt.errors import DeviceError
 from rt.executor.report import BURST, Reporter
-from rt.executor.sync import TimeLimitError
+from rt.executor.time_limit import TimeLimitError
 
 
 def test_error_is_logged_once_and_then_counted() -> None:

@@ -11,7 +11,7 @@ from rt.config import Config
 from rt.executor.actions import AsyncExecutor
 from rt.executor.report import Reporter
 from rt.executor.runner import ModeRunner
-from rt.executor.sync import SyncExecutor
+from rt.executor.time_limit import SyncExecutor
 from rt.lint.api import METHODS, NAMES, VALUES, Method, method_of
 from rt.team import api
 from rt.team.api import Mode

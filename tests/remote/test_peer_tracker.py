@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from rt.access.stations import StationSide
+from rt.access.station_sockets import StationSide
 from rt.errors import DeviceError, RemoteCallError
 from rt.log import get_logger
 from rt.protocol import rpc

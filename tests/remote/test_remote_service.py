@@ -15,7 +15,7 @@ from trio.testing import MockClock
 
 from rt.errors import DeviceError, EmergencyStopException, LocalProtocolError, RemoteCallError
 from rt.protocol import rpc
-from rt.protocol.control import GamepadState, GamepadUpdate, encode_gamepads
+from rt.protocol.datagrams import GamepadState, GamepadUpdate, encode_gamepads
 from rt.remote import Client, DatagramNode, Handler, Service, SocketNode, route
 from rt.remote.inbox import Call
 

@@ -30,13 +30,13 @@ from rt.access.authenticator import (
     Limits,
     curve_options,
 )
-from rt.access.bundle import Bundle
 from rt.access.keyring import Keyring
 from rt.access.peer import ANOTHER_USER
 from rt.access.probe import probe
-from rt.access.stations import StationSide, station_of
+from rt.access.station_key import StationKey
+from rt.access.station_sockets import StationSide, station_of
 from rt.errors import RemoteCallError
-from rt.log.source_throttle import BURST, SourceThrottle
+from rt.log.caller_throttle import BURST, CallerThrottle
 from rt.protocol import rpc
 from rt.remote import Client, Handler, Router, Service, SocketNode, route
 from rt.remote.quota import MAX_UNANSWERED, STATION_SCALE, Quota
@@ -112,17 +112,19 @@ class Setup:
     def log_port(self) -> int:
         return int(self.log.endpoints[0].rpartition(":")[2])
 
-    def node(self, bundle: Bundle | None, name: str = "", **options: Any) -> SocketNode:
+    def node(self, station_key: StationKey | None, name: str = "", **options: Any) -> SocketNode:
         return SocketNode(
             zmq.DEALER,
             name,
             connections=[f"tcp://127.0.0.1:{self.port}"],
-            options={**(curve_options(bundle) if bundle else {}), zmq.SNDTIMEO: 5000},
+            options={**(curve_options(station_key) if station_key else {}), zmq.SNDTIMEO: 5000},
             context=options.get("context", self.context),
         )
 
-    def client(self, bundle: Bundle | None, name: str = "", **options: Any) -> Client:
-        return Client(self.node(bundle, name, **options), address="greeter-service", timeout=10)
+    def client(self, station_key: StationKey | None, name: str = "", **options: Any) -> Client:
+        return Client(
+            self.node(station_key, name, **options), address="greeter-service", timeout=10
+        )
 
     async def refused(self, reason: str, count: int = 1) -> None:
         """Wait for a number of connections that are refused for a reason."""
@@ -417,7 +419,9 @@ async def test_unknown_key_is_counted_and_logged_once_a_second(
 ) -> None:
     network.keys.new("blue")
     other = Keyring(tmp_path / "elsewhere").new("blue")
-    unknown = Bundle("x", network.keys.robot().public, other.public, other.secret, other.datagram)
+    unknown = StationKey(
+        "x", network.keys.robot().public, other.public, other.secret, other.datagram
+    )
     with structlog.testing.capture_logs() as logs:
         network.authenticator.refusals._log = structlog.get_logger()
         async with network.node(unknown), network.node(unknown):
@@ -589,7 +593,7 @@ async def test_connections_of_one_station_share_its_quota(
 async def test_station_cannot_flood_the_log(
     network: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, payload: bytes, event: str
 ) -> None:
-    monkeypatch.setattr(log, "_source_throttle", SourceThrottle(lambda: 1000.0))
+    monkeypatch.setattr(log, "_source_throttle", CallerThrottle(lambda: 1000.0))
     monkeypatch.setattr(network.router, "_quota_of_station", Quota(100))
     blue = network.keys.new("blue")
     path = tmp_path / "events"

@@ -9,7 +9,7 @@ from rt.buffer import LeaseTable
 from rt.buffer.lease import Bar
 from rt.buffer.write_event import WriteEvent
 from rt.root.heartbeat import run_heartbeat
-from rt.smartdevice.guard import SafetyGuard
+from rt.smartdevice.write_guard import SafetyGuard
 
 
 @pytest.mark.parametrize("gap", [0.05, 0.15, 0.25, 0.35])

@@ -123,9 +123,9 @@ def test_child_imports_nothing_of_parents_commands_and_other_children(role: str)
     of_commands = [
         "click",
         "pyflakes",
-        "rt.client.options",
+        "rt.client.option_flags",
         "rt.client.connection",
-        "rt.terminal.table",
+        "rt.client.device_table",
     ]
     imported = set(
         run(CHILD.format(package={"device": "smartdevice", "executor": "executor"}[role])).split()

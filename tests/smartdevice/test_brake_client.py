@@ -13,7 +13,7 @@ from rt.brake.connection import Connection
 from rt.brake.heartbeat import Heartbeat
 from rt.brake.protocol import Kind, Message, encode
 from rt.link.link import StreamLink
-from rt.smartdevice.brake import HEARTBEAT_INTERVAL, BrakeClient
+from rt.smartdevice.brake_client import HEARTBEAT_INTERVAL, BrakeClient
 
 _NO_DESCRIPTOR = 1 << 29
 

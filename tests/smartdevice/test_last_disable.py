@@ -14,9 +14,9 @@ import trio
 import trio.testing
 from support.stalled import Board, stalling_board
 
-from rt.brake import output
+from rt.brake import output_queue
 from rt.brake.line import Line
-from rt.brake.output import TIME_LIMIT
+from rt.brake.output_queue import TIME_LIMIT
 from rt.link.serial import DRAIN_TIMEOUT, SerialLink
 from rt.link.tcp import SocketLink
 from rt.smartdevice.client import SmartDeviceClient
@@ -158,7 +158,7 @@ async def test_unplugged_board_is_not_waited_for(
     def fail(_: int) -> int:
         raise OSError(5, "gone")
 
-    monkeypatch.setattr("rt.brake.output.unsent", fail)
+    monkeypatch.setattr("rt.brake.output_queue.unsent", fail)
     await leaving.end()
     assert await leaving.ended() < DRAIN_TIMEOUT
     assert leaving.closings == 1
@@ -208,7 +208,7 @@ async def stalled_connection(
             await trio.lowlevel.wait_readable(fd)
             made = Connection(board, link, fd)
             with suppress(BlockingIOError):
-                while fill or not output.unsent(fd):
+                while fill or not output_queue.unsent(fd):
                     made.sent += os.write(fd, GARBAGE * 512)
             yield made
 
@@ -234,7 +234,7 @@ async def test_connection_stays_open_until_board_takes_its_frame(
         assert not closing.is_set(), (
             "the board's next report would end the connection, with the frame"
         )
-        assert output.unsent(connection.fd)
+        assert output_queue.unsent(connection.fd)
         assert (await trio.to_thread.run_sync(connection.hears)).endswith(DISABLE_FRAME)
         await closing.wait()
 

@@ -1,231 +1,427 @@
-"""What a device is sent when its lease ends between collecting and sending a write."""
+"""The write guard: open only under a fresh lease, closed soon after the death of its holder."""
 
-import contextlib
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 import pytest
 import trio
 import trio.testing
-from support.device_robot import CATALOG
+from structlog.testing import capture_logs
+from support.leases import LeaseClock, keep
 
-from rt.buffer import BufferStore, DeviceBuffer
-from rt.errors import BufferBusyError
-from rt.link.link import StreamLink
-from rt.protocol import frames
-from rt.protocol.message import DevDisable, DevRead, DevWrite, HbRes, Message
-from rt.smartdevice.sender import Sender
+from rt.buffer import LeaseTable
+from rt.buffer.lease import TIMEOUT, Bar, slots_of
+from rt.smartdevice.write_guard import SafetyGuard
 
-MOTOR = 12 << 72 | 7
-NEXT = 0x10
-"""The fencing token of the next lease."""
-
-
-class Line(StreamLink):
-    """A line that accepts data when the test lets it."""
-
-    def __init__(self) -> None:
-        super().__init__(trio.testing.memory_stream_pair()[0], "line")
-        self.sent: list[Message] = []
-        self._frames = frames.FrameReader()
-        self._room = trio.Event()
-        self._room.set()
-
-    def hold(self) -> None:
-        self._room = trio.Event()
-
-    def release(self) -> None:
-        self._room.set()
-
-    async def send(self, data: bytes, /) -> None:
-        await self._room.wait()
-        self._accept(data)
-
-    def send_nowait(self, data: bytes, /) -> bool:
-        if self._room.is_set():
-            self._accept(data)
-        return self._room.is_set()
-
-    def _accept(self, data: bytes) -> None:
-        self.sent += [item for item in self._frames.feed(data) if isinstance(item, Message)]
+HOLDER = """
+import sys, time
+from rt.buffer.lease import LeaseTable
+with LeaseTable.open(sys.argv[1], create=False) as table:
+    lease = table.lease(2)
+    while True:
+        lease.renew() or lease.begin()
+        time.sleep(0.02)
+"""
 
 
-class TruncatingLine(Line):
-    """A line that first takes all of a frame but its delimiter, as a full one does."""
-
-    def send_nowait(self, data: bytes, /) -> bool:
-        if not self._truncated:
-            self._truncated = True
-            self._accept(data[:-1])
-        return False
-
-    async def send(self, data: bytes, /) -> None:
-        await super().send(frames.DELIMITER + data if self._truncated else data)
-        self._truncated = False
-
-
-class WriteGuard:
-    """Allows what the test sets."""
+class Lapses:
+    """Records lapses, and lets a test wait for one."""
 
     def __init__(self) -> None:
-        self.allowed = 1
-        self.drops: list[int] = []
+        self.times: list[float] = []
+        self.tokens: list[int] = []
+        self.lapsed = trio.Event()
+        self.meanwhile: Callable[[], object] = lambda: None
 
-    def note_dropped(self, _port: str, count: int, _tokens: int) -> None:
-        self.drops.append(count)
+    def __call__(self, tokens: int, _moved: int) -> None:
+        self.tokens.append(tokens)
+        self.meanwhile()
+        self.times.append(trio.current_time())
+        self.lapsed.set()
+
+    async def wait(self) -> float:
+        with trio.fail_after(30):
+            await self.lapsed.wait()
+        self.lapsed = trio.Event()
+        return self.times[-1]
+
+
+async def keep_beating(table: LeaseTable) -> None:
+    while True:
+        table.heartbeat()
+        await trio.sleep(0.02)
+
+
+@asynccontextmanager
+async def guarding(
+    table: LeaseTable, *, rooted: bool = True, deadline: float = 60.0
+) -> AsyncIterator[tuple[SafetyGuard, Lapses]]:
+    """Run a guard.
+
+    A body that takes longer than ``deadline`` (s) fails; one that waits for a guard that spins
+    does.
+    """
+    lapses = Lapses()
+    guard = SafetyGuard(table, lapses)
+    with trio.fail_after(deadline):
+        async with trio.open_nursery() as nursery:
+            table.heartbeat()
+            if rooted:
+                nursery.start_soon(keep_beating, table)
+            nursery.start_soon(guard.run)
+            await trio.testing.wait_all_tasks_blocked()
+            yield guard, lapses
+            nursery.cancel_scope.cancel()
+
+
+@contextmanager
+def holder(prefix: str) -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen([sys.executable, "-c", HOLDER, prefix]) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@contextmanager
+def sleeper() -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(600)"]) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+LONG = 600.0
+"""A timeout (s) that no delay of a busy machine exceeds."""
 
 
 @pytest.fixture
-def buffer() -> Iterator[DeviceBuffer]:
-    with BufferStore(CATALOG, "", shared=False) as store:
-        buffer = store.get_or_open(MOTOR)
-        buffer.valid = True
-        yield buffer
+def patient(prefix: str) -> Iterator[LeaseTable]:
+    """A table in which no lease expires."""
+    with LeaseTable.open(prefix, timeout=LONG, root_timeout=LONG) as table:
+        yield table
 
 
-async def sent_while_lease_ends(
-    nursery: trio.Nursery,
-    guard: WriteGuard,
-    buffer: DeviceBuffer,
-    ask: Callable[[], None],
-    allowed: int = 0,
-) -> list[Message]:
-    """Return what is sent of what ``ask`` puts into the buffer, if the lease ends during the send.
-
-    Args:
-        allowed: The leases that remain.
-    """
-    line = Line()
-    sender = Sender(line, guard, 0.0)
-    sender.buffer = buffer
-    nursery.start_soon(sender.run)
-    await trio.testing.wait_all_tasks_blocked()
-    assert line.sent == [DevDisable()]
-    line.hold()
-    ask()
-    sender.flush()
-    await trio.testing.wait_all_tasks_blocked()
-    guard.allowed = allowed
-    line.release()
-    await trio.testing.wait_all_tasks_blocked()
-    nursery.cancel_scope.cancel()
-    return line.sent[1:]
+def is_open(guard: SafetyGuard) -> bool:
+    return guard.is_open
 
 
-async def test_collected_write_is_dropped_when_its_lease_ended(
-    nursery: trio.Nursery, buffer: DeviceBuffer
+async def until_open(guard: SafetyGuard) -> None:
+    with trio.fail_after(30):
+        while not guard.is_open:  # noqa: ASYNC110 - no event is set
+            await trio.sleep(0.002)
+
+
+async def test_guard_is_closed_without_a_lease(prefix: str) -> None:
+    with LeaseTable.open(prefix) as table:
+        async with guarding(table) as (guard, lapses):
+            guard.check()
+            assert not guard.is_open
+            assert lapses.times == []
+
+
+async def test_released_lease_lapses_at_next_check(prefix: str) -> None:
+    with LeaseTable.open(prefix) as table:
+        async with guarding(table) as (guard, lapses):
+            for count in range(1, 4):
+                keep(table.lease(0))
+                assert is_open(guard)
+                table.lease(0).release()
+                assert not is_open(guard)
+                assert guard.armed == 1 << table.token(0), "its devices are not disabled yet"
+                guard.check()
+                assert guard.armed == 0
+                assert len(lapses.times) == count
+
+
+async def test_lease_replaced_between_two_checks_has_lapsed(prefix: str) -> None:
+    with LeaseTable.open(prefix) as table:
+        async with guarding(table) as (guard, lapses):
+            lease = table.lease(0)
+            keep(lease)
+            guard.check()
+            before = lease.token
+            lease.release()
+            keep(lease)
+            with capture_logs() as events:
+                guard.check()
+            assert lapses.tokens == [1 << before]
+            assert [event["reason"] for event in events] == [
+                "the lease ended and another one of the same slot began"
+            ]
+            assert guard.allowed == 1 << lease.token
+
+
+@pytest.mark.parametrize("slot", [0, 9])
+async def test_lease_that_begins_during_a_lapse_stays(slot: int, patient: LeaseTable) -> None:
+    async with guarding(patient) as (guard, lapses):
+        first, next_one = patient.lease(0), patient.lease(slot)
+        keep(first)
+        guard.check()
+        ended = first.token
+        first.release()
+        lapses.meanwhile = next_one.begin
+        with capture_logs() as events:
+            guard.check()
+        assert lapses.tokens == [1 << ended], "writes of the next lease are not discarded"
+        assert guard.allowed == 1 << next_one.token
+        assert not keep(next_one), "it continues"
+        assert len(events) == 1
+
+
+async def test_unrenewed_lease_lapses_at_its_timeout(prefix: str) -> None:
+    with LeaseTable.open(prefix) as table:
+        async with guarding(table) as (guard, lapses):
+            start = trio.current_time()
+            keep(table.lease(0))
+            guard.check()
+            with capture_logs() as events:
+                assert await lapses.wait() - start >= TIMEOUT
+            assert [event["reason"] for event in events] == ["the lease was not renewed for 0.1 s"]
+            assert keep(table.lease(0)), "a holder that comes back has to signal"
+
+
+async def test_renewed_lease_stays(prefix: str) -> None:
+    long = 10 * TIMEOUT
+    with LeaseTable.open(prefix, timeout=long) as table:
+        async with guarding(table) as (guard, lapses):
+            for _ in range(4):
+                keep(table.lease(0))
+                guard.check()
+                await trio.sleep(long / 3)
+            assert guard.is_open
+            assert lapses.times == []
+
+
+async def test_death_of_holder_ends_lease_before_its_timeout(
+    prefix: str, patient: LeaseTable
 ) -> None:
-    def ask() -> None:
-        buffer.read(["enc_pos"])
-        buffer.write("duty_cycle", 0.5)
-
-    guard = WriteGuard()
-    (only,) = await sent_while_lease_ends(nursery, guard, buffer, ask)
-    assert isinstance(only, DevRead)
-    assert guard.drops == [1]
-    assert buffer.counters.writes_dropped == 1
-
-
-async def test_collected_write_survives_end_of_another_lease(
-    nursery: trio.Nursery, buffer: DeviceBuffer
-) -> None:
-    def ask() -> None:
-        buffer.read(["enc_pos"])
-        buffer.write("duty_cycle", 0.5)
-        buffer.token = bytes((NEXT,))
-        buffer.write("deadband", 0.125)
-
-    guard = WriteGuard()
-    guard.allowed = 1 | 1 << NEXT
-    read, write = await sent_while_lease_ends(nursery, guard, buffer, ask, 1 << NEXT)
-    assert isinstance(read, DevRead)
-    assert isinstance(write, DevWrite)
-    assert write.params == 1 << 13
-    assert guard.drops == [1]
+    async with guarding(patient) as (guard, lapses):
+        with holder(prefix) as process:
+            await until_open(guard)
+            await trio.testing.wait_all_tasks_blocked(0.005)
+            with capture_logs() as events:
+                os.kill(process.pid, signal.SIGKILL)
+                await lapses.wait()
+        assert str(process.pid) in events[0]["reason"]
+        assert not guard.is_open
 
 
-async def test_write_sent_while_lease_ends_is_followed_by_disable(
-    nursery: trio.Nursery, buffer: DeviceBuffer
-) -> None:
-    first, last = await sent_while_lease_ends(
-        nursery, WriteGuard(), buffer, lambda: buffer.write("duty_cycle", 0.5)
-    )
-    assert isinstance(first, DevWrite)
-    assert last == DevDisable()
+async def test_dead_holder_does_not_end_lease_of_another(prefix: str, patient: LeaseTable) -> None:
+    async with guarding(patient) as (guard, lapses), trio.open_nursery() as nursery:
+
+        async def renew() -> None:
+            while True:
+                keep(patient.lease(0))
+                guard.check()
+                await trio.sleep(0.02)
+
+        nursery.start_soon(renew)
+        with holder(prefix) as process, trio.fail_after(30):
+            while len(patient.holders()) < 2:  # noqa: ASYNC110 - no event is set
+                await trio.sleep(0.002)
+            await trio.sleep(0.05)
+            process.kill()
+            while len(patient.holders()) > 1:  # noqa: ASYNC110 - the guard takes it away
+                await trio.sleep(0.001)
+        assert slots_of(guard.allowed) == [0]
+        assert [slots_of(tokens) for tokens in lapses.tokens] == [[2]]
+        nursery.cancel_scope.cancel()
 
 
-async def test_truncated_write_is_followed_by_disable_after_lapse(
-    nursery: trio.Nursery, buffer: DeviceBuffer
-) -> None:
-    line, guard = TruncatingLine(), WriteGuard()
-    guard.allowed = 1 | 1 << NEXT
-    sender = Sender(line, guard, 0.0)
-    sender.buffer = buffer
-    nursery.start_soon(sender.run)
-    await trio.testing.wait_all_tasks_blocked()
-    line.sent.clear()
-    buffer.write("duty_cycle", 0.5)
-    sender.flush()
-    guard.allowed = 1 << NEXT  # another lease remains
-    await trio.testing.wait_all_tasks_blocked()
-    sender.answer_heartbeat(1)
-    await trio.testing.wait_all_tasks_blocked()
-    nursery.cancel_scope.cancel()
-    assert [type(message) for message in line.sent if not isinstance(message, HbRes)] == [
-        DevWrite,
-        DevDisable,
+DEAD_PID = 1 << 30  # above the limit of the kernel
+IMPOSSIBLE_PID = (1 << 64) - 1
+
+
+async def test_lease_of_a_dead_process_ends(patient: LeaseTable) -> None:
+    async with guarding(patient) as (guard, lapses):
+        patient.lease(0).begin()
+        patient.pids[0] = DEAD_PID  # it ended before the guard could watch it
+        guard.check()
+        await lapses.wait()
+        assert not guard.is_open
+
+
+async def test_overwritten_process_id_does_not_end_the_guard(prefix: str) -> None:
+    with LeaseTable.open(prefix, timeout=1.0, root_timeout=LONG) as table:
+        async with guarding(table) as (guard, lapses):
+            table.lease(0).begin()
+            table.pids[0] = IMPOSSIBLE_PID
+            with capture_logs() as events:
+                guard.check()
+                await lapses.wait()
+            assert [event["reason"] for event in events] == ["the lease was not renewed for 0.1 s"]
+            assert not guard.is_open
+
+
+async def test_death_after_release_is_no_second_lapse(patient: LeaseTable) -> None:
+    lapses = Lapses()
+    guard = SafetyGuard(patient, lapses)
+    patient.heartbeat()
+    lease = patient.lease(0)
+    lease.begin()
+    assert guard.is_open
+    (holder,) = patient.holders()
+    lease.release()
+    guard.check()
+    await guard._watch_process(DEAD_PID, [holder])
+    assert len(lapses.times) == 1
+
+
+async def test_next_process_with_the_same_token_is_watched(patient: LeaseTable) -> None:
+    with sleeper() as process:
+        async with guarding(patient) as (guard, lapses):
+            patient.lease(0).begin()
+            before = guard.allowed
+            await trio.testing.wait_all_tasks_blocked()
+            for _ in range(16):  # after which tokens repeat
+                patient.lease(0).begin()
+            patient.pids[0] = process.pid
+            assert guard.allowed == before
+            guard.check()
+            await trio.testing.wait_all_tasks_blocked()
+            assert lapses.times == []
+            process.kill()
+            await lapses.wait()
+            assert not guard.is_open
+
+
+async def test_ended_session_leaves_team_code_its_lease(patient: LeaseTable) -> None:
+    async with guarding(patient) as (guard, lapses):
+        team, session = patient.lease(0), patient.lease(9)
+        team.begin()
+        session.begin()
+        assert slots_of(guard.allowed) == [0, 9]
+        with capture_logs() as events:
+            guard.end_sessions("the brake disabled every device")
+            guard.end_sessions("the brake disabled every device")
+        assert lapses.tokens == [1 << session.token]
+        assert not session.renew()
+        assert team.renew()
+        assert guard.allowed == 1 << team.token
+    assert [(event["event"], event["reason"]) for event in events] == [
+        ("devices disabled", "the brake disabled every device")
     ]
 
 
-class Turning(WriteGuard):
-    """A guard under which another lease begins, and writes at once, after a number of checks."""
-
-    def __init__(self, buffer: DeviceBuffer, allowed: int, after: int) -> None:
-        super().__init__()
-        self.written = False
-        self._buffer = buffer
-        self._now = allowed
-        self._after = after
-
-    @property
-    def allowed(self) -> int:
-        answer, self._after = self._now, self._after - 1
-        if not self._after:
-            self._now |= 1 << NEXT
-            with ThreadPoolExecutor(1) as another_process:
-                another_process.submit(self.write).result()
-        return answer
-
-    @allowed.setter
-    def allowed(self, tokens: int) -> None:
-        self._now = tokens
-
-    def write(self) -> None:
-        """Write as the holder of the next lease, which retries if the buffer is busy."""
-        if not self.written:
-            with contextlib.suppress(BufferBusyError):
-                self._buffer.token = bytes((NEXT,))
-                self._buffer.write("duty_cycle", 0.5)
-                self.written = True
+async def test_closing_without_a_lease_disables_nothing(prefix: str) -> None:
+    with LeaseTable.open(prefix) as table:
+        lapses = Lapses()
+        guard = SafetyGuard(table, lapses)
+        with capture_logs() as events:
+            guard.close()
+            guard.note_dropped("line", 1, 1 << table.token(0))
+        assert (lapses.times, events) == ([], [])
 
 
-@pytest.mark.parametrize(("allowed", "after"), [(0, 1), (0, 2), (1, 1), (1, 2)])
-async def test_write_of_lease_that_begins_during_check_is_sent(
-    nursery: trio.Nursery, buffer: DeviceBuffer, allowed: int, after: int
+async def test_closed_guard_never_opens_again(prefix: str) -> None:
+    with LeaseTable.open(prefix) as table:
+        async with guarding(table) as (guard, lapses):
+            keep(table.lease(0))
+            assert is_open(guard)
+            guard.close()
+            assert len(lapses.times) == 1
+            keep(table.lease(0))
+            guard.check()
+            assert not guard.is_open
+
+
+async def test_guard_closes_when_root_falls_silent(prefix: str) -> None:
+    with LeaseTable.open(prefix, timeout=LONG, root_timeout=0.3) as table:
+        async with guarding(table, rooted=False) as (guard, lapses), trio.open_nursery() as nursery:
+
+            async def renew() -> None:
+                while True:
+                    keep(table.lease(0))
+                    guard.check()
+                    await trio.sleep(0.02)
+
+            nursery.start_soon(renew)
+            with capture_logs() as events:
+                await lapses.wait()
+            assert [event["reason"] for event in events] == [
+                "the robot's main process does not respond"
+            ]
+            assert not is_open(guard)
+            nursery.cancel_scope.cancel()
+
+
+async def rounds(guard: SafetyGuard, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Count the checks of the guard's task while nothing happens, without those of the caller."""
+    checks = 0
+    original = guard.check
+
+    def check() -> None:
+        nonlocal checks
+        checks += 1
+        original()
+
+    monkeypatch.setattr(guard, "check", check)
+    for _ in range(50):
+        await trio.lowlevel.checkpoint()
+    monkeypatch.setattr(guard, "check", original)
+    return checks
+
+
+ENDINGS = ["released", "lapsed", "revoked", "barred", "closed"]
+
+
+async def sleep_after(
+    prefix: str, how: str, monkeypatch: pytest.MonkeyPatch, deadline: float
 ) -> None:
-    line = Line()
-    guard = Turning(buffer, allowed, after)
-    sender = Sender(line, guard, 0.0)
-    sender.buffer = buffer
-    nursery.start_soon(sender.run)
-    await trio.testing.wait_all_tasks_blocked()
-    buffer.write("deadband", 0.125)  # of the earlier lease
-    sender.flush()
-    await trio.testing.wait_all_tasks_blocked()
-    guard.write()
-    sender.flush()
-    await trio.testing.wait_all_tasks_blocked()
-    nursery.cancel_scope.cancel()
-    sent = [message.params for message in line.sent if isinstance(message, DevWrite)]
-    assert sum(sent) == 1 << 0 | allowed << 13
-    assert guard.drops == ([] if allowed else [1])
+    """Check that a guard sleeps after a lease has ended in some way."""
+    clock = LeaseClock()
+    with LeaseTable.open(prefix, timeout=LONG, root_timeout=2 * LONG, clock=clock) as table:
+        async with guarding(table, deadline=deadline) as (guard, _):
+            lease = table.lease(0)
+            keep(lease)
+            guard.check()
+            await trio.testing.wait_all_tasks_blocked()
+            match how:
+                case "released":
+                    lease.release()
+                case "lapsed":
+                    clock.advance(LONG)
+                case "revoked":
+                    table.revoke_all()
+                case "barred":
+                    table.bar_all(Bar.IDLE)
+                case "closed":
+                    guard.close()
+                    keep(lease)
+            guard.check()
+            assert not guard.is_open
+            await trio.lowlevel.checkpoint()
+            assert await rounds(guard, monkeypatch) <= 2
+
+
+@pytest.mark.parametrize("how", ENDINGS)
+async def test_guard_sleeps_after_a_lease_has_ended(
+    prefix: str, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await sleep_after(prefix, how, monkeypatch, 60.0)
+
+
+@pytest.mark.parametrize("spins", ["always", "after the lease"])
+@pytest.mark.parametrize("how", ENDINGS)
+async def test_spinning_guard_fails_the_test(
+    prefix: str, how: str, spins: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def spin(guard: SafetyGuard) -> None:
+        if spins == "after the lease":
+            assert isinstance(guard._on_lapse, Lapses)
+            await guard._on_lapse.lapsed.wait()
+        while True:
+            guard.check()
+            await trio.lowlevel.checkpoint()
+
+    monkeypatch.setattr(SafetyGuard, "run", spin)
+    with pytest.raises((trio.TooSlowError, ExceptionGroup)) as raised:
+        await sleep_after(prefix, how, monkeypatch, 1.0 if spins == "always" else 60.0)
+    assert isinstance(raised.value, trio.TooSlowError) == (spins == "always")
+    assert isinstance(raised.value, trio.TooSlowError) or raised.group_contains(AssertionError)

@@ -9,6 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from rt.errors import LocalProtocolError
 from rt.supervisor.machine import Machine
+from rt.supervisor.policy import Policy
 from rt.supervisor.state import (
     Alive,
     CancelTimer,
@@ -17,7 +18,6 @@ from rt.supervisor.state import (
     Exited,
     Kill,
     NoRestart,
-    Policy,
     Ready,
     Report,
     Restart,

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import trio
 from support.robot import Device, Robot
 
-from rt.protocol.control import GamepadState
+from rt.protocol.datagrams import GamepadState
 
 Activity = Callable[[Robot], Awaitable[None]]
 PROGRAM = """

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import trio
 from support.robot import PATIENCE, Robot, uid_of
 
-from rt.protocol.control import GamepadState
+from rt.protocol.datagrams import GamepadState
 
 FAULTS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
 TARGETS = {

@@ -22,15 +22,15 @@ import zmq
 
 from rt import catalog
 from rt.buffer import BufferStore
+from rt.client import device_table
 from rt.client.device import LOCK_TIMEOUT
 from rt.emulator.lines import EmulatedDevice, connect_emulated, serve_pty
 from rt.instance import Instance
 from rt.instance.stale_files import ENV_DIRECTORY
-from rt.protocol.control import GamepadState
+from rt.protocol.datagrams import GamepadState
 from rt.protocol.message import DevDisable, DevWrite, Message
 from rt.protocol.uid import DeviceUID
 from rt.remote import Client, SocketNode
-from rt.terminal import table
 from rt.testing.gamepads import drive
 from rt.testing.log import RobotLog
 from rt.testing.start import reserved_ports
@@ -254,7 +254,7 @@ class Robot(RobotLog):
     def devices(self) -> dict[int, dict[str, Any]]:
         """Return the rows of `rt devices --json` by UID."""
         with BufferStore(CATALOG, self.shm_prefix(), lock_timeout=LOCK_TIMEOUT) as store:
-            return {int(row["uid"]): row for row in table.device_rows(store, {})}
+            return {int(row["uid"]): row for row in device_table.device_rows(store, {})}
 
     def shm_prefix(self) -> str:
         """Return the prefix of the names of its shared memory, valid while the root runs."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from rt.brake import output
+from rt.brake import output_queue
 
 TIMEOUT = 30.0
 FULL_AFTER = 0.1
@@ -64,13 +64,13 @@ class Board:
 
 @contextlib.contextmanager
 def stalling_board(monkeypatch: pytest.MonkeyPatch) -> Iterator[Board]:
-    """Create a board, and patch `rt.brake.output` for its port."""
+    """Create a board, and patch `rt.brake.output_queue` for its port."""
     board, port = os.openpty()
     tty.setraw(port)
     made = Board(os.ttyname(port), board)
     number = os.fstat(port).st_rdev
     os.close(port)
-    unsent, drop, write = output.unsent, output.drop, os.write
+    unsent, drop, write = output_queue.unsent, output_queue.drop, os.write
 
     def is_port(fd: int) -> bool:
         return os.fstat(fd).st_rdev == number
@@ -91,8 +91,8 @@ def stalling_board(monkeypatch: pytest.MonkeyPatch) -> Iterator[Board]:
             made.unsent += size
         return size
 
-    monkeypatch.setattr(output, "unsent", count)
-    monkeypatch.setattr(output, "drop", drop_all)
+    monkeypatch.setattr(output_queue, "unsent", count)
+    monkeypatch.setattr(output_queue, "drop", drop_all)
     monkeypatch.setattr(os, "write", write_counted)
     try:
         yield made

@@ -16,11 +16,12 @@ import trio
 import zmq
 
 from rt.access.authenticator import curve_options
-from rt.access.bundle import Bundle
 from rt.access.keyring import Keyring
-from rt.protocol.control import NEUTRAL, GamepadState, encode_gamepads
-from rt.protocol.signed import Signer
-from rt.remote import DatagramNode, SocketNode, StationNode
+from rt.access.station_key import StationKey
+from rt.protocol.datagrams import NEUTRAL, GamepadState, encode_gamepads
+from rt.protocol.signed_datagram import Signer
+from rt.remote import DatagramNode, SocketNode
+from rt.remote.signed_node import StationNode
 
 COPIES = 20
 RESTS = 10
@@ -31,7 +32,7 @@ REST = encode_gamepads({0: NEUTRAL})
 
 
 async def drive(host: str, base: int, y: str, key: str | None = None) -> None:
-    node = StationNode(host, base + 2, Bundle.load(Path(key)) if key else None)
+    node = StationNode(host, base + 2, StationKey.load(Path(key)) if key else None)
     payload = encode_gamepads({0: GamepadState(0.0, float(y), 0.0, 0.0, 0)})
     async with node, trio.open_nursery() as nursery:
         nursery.start_soon(receive, node)
@@ -53,7 +54,7 @@ async def receive(node: StationNode) -> None:
 
 async def attack(host: str, base: int, key: str) -> None:
     payload = encode_gamepads({0: GamepadState(0.0, 1.0, 0.0, 0.0, 0)})
-    signer = Signer(Bundle.load(Path(key)).datagram)
+    signer = Signer(StationKey.load(Path(key)).datagram)
     async with DatagramNode(host, base + 2, bind=False) as node:
         with trio.fail_after(20):
             while True:
@@ -74,7 +75,7 @@ async def attack(host: str, base: int, key: str) -> None:
 
 
 async def listen(host: str, base: int, key: str | None = None) -> None:
-    options = curve_options(Bundle.load(Path(key))) if key else {}
+    options = curve_options(StationKey.load(Path(key))) if key else {}
     async with SocketNode(
         zmq.SUB, connections=[f"tcp://{host}:{base + 1}"], subscriptions=[b""], options=options
     ) as node:

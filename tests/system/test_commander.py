@@ -416,7 +416,7 @@ async def test_repeated_cut_offs_end_motion(robot: Robot, program: str) -> None:
 
 
 def on_probation(robot: Robot) -> bool:
-    return any("until a call of it ends in time" in entry["event"] for entry in robot.log)
+    return any("until a call returns in time" in entry["event"] for entry in robot.log)
 
 
 @pytest.mark.parametrize("victim", ["executor", "root", "executor and device"])

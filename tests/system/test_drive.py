@@ -7,8 +7,8 @@ import pytest
 import trio
 from support.robot import Device, Plug, Robot
 
-from rt.protocol import control
-from rt.protocol.control import GamepadState
+from rt.protocol import datagrams
+from rt.protocol.datagrams import GamepadState
 from rt.remote import DatagramNode
 
 pytestmark = pytest.mark.system
@@ -53,7 +53,7 @@ async def updated(robot: Robot, uid: int, **values: float) -> None:
         async with node:
             while True:
                 _, payload = await node.recv()
-                if values.items() <= control.decode_devices(payload).get(uid, {}).items():
+                if values.items() <= datagrams.decode_devices(payload).get(uid, {}).items():
                     return
 
 

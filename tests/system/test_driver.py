@@ -15,7 +15,7 @@ from support.driving import comes_to_rest
 from support.robot import PATIENCE, Plug, Robot
 
 from rt.errors import RemoteCallError
-from rt.protocol.control import NEUTRAL, SILENCE, GamepadState, Stamp, encode_gamepads
+from rt.protocol.datagrams import NEUTRAL, SILENCE, GamepadState, Stamp, encode_gamepads
 from rt.protocol.message import DevDisable, DevWrite
 from rt.remote import DatagramNode
 from rt.testing.gamepads import WAITING

@@ -9,7 +9,7 @@ import trio
 from support.robot import BINARY, Device, Plug, Robot, uid_of
 
 from rt.protocol import frames
-from rt.protocol.control import GamepadState
+from rt.protocol.datagrams import GamepadState
 from rt.protocol.message import Ping
 
 pytestmark = pytest.mark.system

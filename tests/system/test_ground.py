@@ -16,7 +16,7 @@ from support.driving import driving as driving_board
 from support.robot import BINARY, Device, Robot
 
 from rt.errors import RemoteCallError
-from rt.protocol.control import GamepadState
+from rt.protocol.datagrams import GamepadState
 
 pytestmark = pytest.mark.system
 

@@ -12,8 +12,8 @@ import trio
 from support.robot import Device, Robot, uid_of
 
 from rt.config import overrides
-from rt.protocol import control
-from rt.protocol.control import GamepadState, Stamp
+from rt.protocol import datagrams
+from rt.protocol.datagrams import GamepadState, Stamp
 from rt.protocol.message import DevWrite
 from rt.remote import DatagramNode
 
@@ -218,7 +218,7 @@ class TestStamps:
             async def drive() -> None:
                 while True:
                     stamp = Stamp(station="driver", seq=len(recorded), time=trio.current_time())
-                    recorded.append(control.encode_gamepads({0: pushed}, stamp))
+                    recorded.append(datagrams.encode_gamepads({0: pushed}, stamp))
                     await node.send(b"", recorded[-1])
                     await trio.sleep(0.02)
 
@@ -232,7 +232,7 @@ class TestStamps:
                 await node.send(b"", datagram)
             await robot.logged("call failed", method="update_gamepads")
             fresh = Stamp(station="driver", seq=len(recorded), time=trio.current_time())
-            await node.send(b"", control.encode_gamepads({0: released}, fresh))
+            await node.send(b"", datagrams.encode_gamepads({0: released}, fresh))
             end = await device.written(neutral, duty_cycle=0.25)
         moved = [
             message for message in device.messages[neutral:end] if isinstance(message, DevWrite)

@@ -19,7 +19,7 @@ import zmq
 from support.robot import PATIENCE, Device, Robot
 from support.strangers import GREETING, frames_of, introduce
 
-from rt.protocol.control import GamepadState
+from rt.protocol.datagrams import GamepadState
 from rt.remote import Client, SocketNode
 
 pytestmark = pytest.mark.system

@@ -10,8 +10,8 @@ import trio
 from support.robot import Device, Robot
 
 from rt.instance import Instance
-from rt.protocol import control
-from rt.protocol.control import GamepadState
+from rt.protocol import datagrams
+from rt.protocol.datagrams import GamepadState
 from rt.remote import DatagramNode
 
 pytestmark = pytest.mark.system
@@ -26,7 +26,7 @@ async def devices_heard(robot: Robot) -> set[int]:
     with trio.fail_after(40):
         async with node:
             for _ in range(UPDATES):
-                heard |= control.decode_devices((await node.recv())[1]).keys()
+                heard |= datagrams.decode_devices((await node.recv())[1]).keys()
     return heard
 
 

@@ -8,7 +8,7 @@ import trio
 from support.robot import CATALOG, Device, Robot
 
 from rt.buffer import BufferStore
-from rt.protocol.control import GamepadState
+from rt.protocol.datagrams import GamepadState
 from rt.protocol.message import DevWrite
 
 pytestmark = pytest.mark.system

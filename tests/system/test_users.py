@@ -15,10 +15,10 @@ from support.robot import PATIENCE, Device, Robot
 from support.stranger import UID, require_another_user, run_stranger, start_stranger
 
 from rt.access.authenticator import curve_options
-from rt.access.bundle import Bundle
+from rt.access.station_key import StationKey
 from rt.errors import ConfigError, RemoteCallError
 from rt.protocol import rpc
-from rt.protocol.control import GamepadState, encode_gamepads
+from rt.protocol.datagrams import GamepadState, encode_gamepads
 from rt.protocol.frames import encode
 from rt.protocol.message import SubRes
 from rt.remote import Client, SocketNode
@@ -226,8 +226,8 @@ async def test_hostile_station_reads_no_secret_and_hides_no_event(robot: Robot) 
     folder = (
         robot.folder / "empty" if (robot.folder / "empty" / "red.rtkey").exists() else robot.folder
     )
-    red = Bundle.load(next(robot.folder.rglob("red.rtkey")))
-    blue = Bundle.load(next(robot.folder.rglob("blue.rtkey")))
+    red = StationKey.load(next(robot.folder.rglob("red.rtkey")))
+    blue = StationKey.load(next(robot.folder.rglob("blue.rtkey")))
     secrets = [
         red.secret,
         blue.secret,
@@ -236,12 +236,12 @@ async def test_hostile_station_reads_no_secret_and_hides_no_event(robot: Robot) 
     ]
     await robot.start("--bind", "0.0.0.0")
 
-    def station(bundle: Bundle, name: str) -> Client:
+    def station(station_key: StationKey, name: str) -> Client:
         node = SocketNode(
             zmq.DEALER,
             name,
             connections=[f"tcp://127.0.0.1:{robot.port_base}"],
-            options={**curve_options(bundle), zmq.SNDTIMEO: 5000},
+            options={**curve_options(station_key), zmq.SNDTIMEO: 5000},
         )
         return Client(node, address="broker-service", timeout=PATIENCE)
 
@@ -253,10 +253,15 @@ async def test_hostile_station_reads_no_secret_and_hides_no_event(robot: Robot) 
                 with pytest.raises(RemoteCallError) as raised:
                     await hostile.call.set_option({option: str(keys / name)})
                 said.append(f"{raised.value.message} {raised.value.context}")
-        for bundle in ("blue.rtkey", str(folder / "blue.rtkey"), "./blue.rtkey", "x/../blue.rtkey"):
+        for station_key in (
+            "blue.rtkey",
+            str(folder / "blue.rtkey"),
+            "./blue.rtkey",
+            "x/../blue.rtkey",
+        ):
             for option in ("dev_catalog", "exec_module"):
                 with pytest.raises(RemoteCallError) as raised:
-                    await hostile.call.set_option({option: bundle})
+                    await hostile.call.set_option({option: station_key})
                 said.append(f"{raised.value.message} {raised.value.context}")
         for options in (
             {"log_level": "critical"},

@@ -4,10 +4,9 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from rt.errors import DeviceError
+from rt.protocol.uid import UID_END
 from rt.text import clip, listed, nearest, quote
 
-UID_END: Final = 1 << 88
-"""The end of the range of UIDs: 2**88."""
 RESTART_HINT: Final = "rt.toml is newer than the robot; restart `rt run`"
 """Why a name in rt.toml may be unknown: a robot reads its options only when it starts."""
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from rt import catalog
 from rt.catalog import Parameter, Peripheral
-from rt.emulator.payload import checked, initial
+from rt.emulator.values import checked, initial
 from rt.errors import RemoteProtocolError
 from rt.protocol.message import VALUES_MAX
 

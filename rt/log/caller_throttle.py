@@ -20,7 +20,7 @@ Event = MutableMapping[str, Any]
 Emit = Callable[[Event], object]
 
 
-class SourceThrottle:
+class CallerThrottle:
     """Logs the events of each source within a rate limit. Thread-safe.
 
     Args:

@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 from rt.buffer import LeaseTable
 from rt.buffer.lease import ALL_TOKENS, DRIVER_BARS, Bar
 from rt.buffer.wakeup import EXECUTOR_SLOT, STANDBY_SLOT
-from rt.smartdevice.guard import SafetyGuard
+from rt.smartdevice.write_guard import SafetyGuard
 
 FAILED = "team code failed, exceeded its time or ended; a separate log entry says which"
 

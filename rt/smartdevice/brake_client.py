@@ -16,7 +16,7 @@ import trio
 from rt import log
 from rt.brake.connection import adopt, receive, send
 from rt.brake.heartbeat import Heartbeat
-from rt.brake.output import TIME_LIMIT
+from rt.brake.output_queue import TIME_LIMIT
 from rt.brake.protocol import Kind, Message, decode
 from rt.buffer.clock import boottime_ns
 from rt.link.link import Link

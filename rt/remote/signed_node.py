@@ -1,6 +1,6 @@
 """Nodes for signed control datagrams: the robot's, which verifies, and a station's, which signs.
 
-`rt.protocol.signed` specifies the datagrams and decides which are accepted; this module does the
+`rt.protocol.signed_datagram` specifies the datagrams and decides which are accepted; this module does the
 I/O. Invariant: rejected datagrams are counted by reason and logged at most once a second.
 """
 
@@ -11,13 +11,13 @@ from typing import get_args
 import trio
 
 from rt import log
-from rt.access.bundle import Bundle
 from rt.access.keyring import Keyring
 from rt.access.peer import DatagramPeers
+from rt.access.station_key import StationKey
 from rt.errors import RemoteProtocolError
 from rt.log.throttle import Throttle
-from rt.protocol.control import Refused, decode_refused, encode_refused
-from rt.protocol.signed import (
+from rt.protocol.datagrams import Refused, decode_refused, encode_refused
+from rt.protocol.signed_datagram import (
     NO_SESSION,
     OVERHEAD,
     SESSION_BYTES,
@@ -185,12 +185,12 @@ class StationNode(DatagramNode):
     Args:
         host: Address of the robot.
         port: Port of its control address, `port_base` + 2.
-        bundle: Key bundle of the station; None for a robot that needs no key.
+        station_key: The station key; None for a robot that needs no key.
     """
 
-    def __init__(self, host: str, port: int, bundle: Bundle | None) -> None:
+    def __init__(self, host: str, port: int, station_key: StationKey | None) -> None:
         super().__init__(host, port, bind=False)
-        self._signer = Signer(bundle.datagram) if bundle else None
+        self._signer = Signer(station_key.datagram) if station_key else None
         self._refused: Refused | None = None
         self._refused_at = -math.inf
         self._log = log.get_logger()

@@ -8,8 +8,9 @@ import structlog
 import trio
 
 from rt.access.keyring import Keyring
-from rt.protocol.signed import NO_SESSION, Signer
-from rt.remote import Client, DatagramNode, Handler, Service, StationNode, VerifyingNode, route
+from rt.protocol.signed_datagram import NO_SESSION, Signer
+from rt.remote import Client, DatagramNode, Handler, Service, route
+from rt.remote.signed_node import StationNode, VerifyingNode
 
 
 class Sticks(Handler):

@@ -9,7 +9,7 @@ Integers are unsigned and big-endian. A signed datagram:
                     know it yet
     20      8       sequence: greater than in every earlier datagram of this station in this
                     session; gaps are allowed
-    28      n       payload: the notification, see `rt.protocol.control`
+    28      n       payload: the notification, see `rt.protocol.datagrams`
     28+n    16      tag: BLAKE2b of all bytes before it, digest of 16 bytes, keyed with the
                     station's datagram key (32 bytes)
 
@@ -30,7 +30,7 @@ than the datagram:
     4       8       id of the station's datagram key
     12      8       session of the robot
     20      8       sequence of the datagram
-    28      n       payload: a notification, see `rt.protocol.control`
+    28      n       payload: a notification, see `rt.protocol.datagrams`
     28+n    16      tag, computed as above
 
 A station starts with session 0 and sequence 1, and continues with the session and sequence of the

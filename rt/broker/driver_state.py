@@ -11,7 +11,7 @@ import enum
 import math
 from collections.abc import Mapping
 
-from rt.protocol.control import SILENCE, GamepadState
+from rt.protocol.datagrams import SILENCE, GamepadState
 
 REST = 0.1
 """Maximum deflection of an axis at rest; worn sticks do not return to exactly 0."""

@@ -7,7 +7,7 @@ import structlog
 import trio
 from trio.testing import MockClock
 
-from rt.diagnostics import watch_clock
+from rt.diagnostics.clock_changes import watch_clock
 
 
 @pytest.mark.parametrize(

@@ -5,18 +5,18 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from rt.terminal import table
+from rt.client import device_table
 
 
 def drawn(width: int, rows: list[dict[str, Any]], **more: Any) -> str:
     console = Console(width=width, color_system=None)
     with console.capture() as capture:
-        console.print(table.device_table(rows, width=width, **more))
+        console.print(device_table.device_table(rows, width=width, **more))
     return capture.get()
 
 
 def row(**changes: Any) -> dict[str, Any]:
-    counters = dict.fromkeys(table.COUNTERS.values(), 12)
+    counters = dict.fromkeys(device_table.COUNTERS.values(), 12)
     values = {"duty_cycle": -0.5, "enc_position": 12.25, "switch0": True}
     return {
         "uid": "56668397794435742564353",
@@ -74,4 +74,4 @@ def test_device_named_by_uid_shows_uid_once() -> None:
 
 
 def test_empty_table_says_what_to_do() -> None:
-    assert drawn(80, []).strip() == table.EMPTY
+    assert drawn(80, []).strip() == device_table.EMPTY

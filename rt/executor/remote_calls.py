@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 import msgspec
 
 from rt.errors import ExecutionError
-from rt.executor.frames import is_team_file
+from rt.executor.stack_frames import is_team_file
 from rt.text import clip, quote
 
 _SCALARS = (None, type(None), bool, int, float, str, bytes)

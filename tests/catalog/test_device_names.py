@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rt.catalog.names import UID_END, name_of, not_connected, resolve_uid
+from rt.catalog.device_names import name_of, not_connected, resolve_uid
 from rt.errors import DeviceError
+from rt.protocol.uid import UID_END
 from rt.text import clip
 
 NAMES = {"left_motor": 12 << 72 | 1, "bumper": 5, "7": 70}

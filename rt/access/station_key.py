@@ -1,20 +1,20 @@
-"""The key bundle of a driver's station: the robot's public key and the station's own keys."""
+"""The station key of a driver's station: the robot's public key and the station's own keys."""
 
 import struct
 from pathlib import Path
 
 import msgspec
 
-from rt.access import key_files
+from rt.access import private_files
 from rt.errors import ConfigError
-from rt.protocol.signed import DatagramKey
+from rt.protocol.signed_datagram import DatagramKey
 
 Z85_BYTES = 40
 """Length of a CURVE key as text."""
 CURVE_BYTES = 32
 
 
-class Bundle(msgspec.Struct, frozen=True):
+class StationKey(msgspec.Struct, frozen=True):
     """The keys of a station. CURVE keys are in Z85.
 
     Attributes:
@@ -32,7 +32,7 @@ class Bundle(msgspec.Struct, frozen=True):
     datagram: DatagramKey
 
     def write(self, path: Path) -> None:
-        """Write the bundle to a new file that only its owner can read.
+        """Write the station key to a new file that only its owner can read.
 
         Raises:
             ConfigError: The file exists or cannot be written.
@@ -43,7 +43,7 @@ class Bundle(msgspec.Struct, frozen=True):
             f"`rt keys revoke {self.station}` on the robot makes it invalid."
         )
         try:
-            key_files.write_new(path, comment, self._fields())
+            private_files.write_new(path, comment, self._fields())
         except FileExistsError:
             raise ConfigError(
                 f"{path} exists; choose another file with --output", path=str(path)
@@ -64,17 +64,17 @@ class Bundle(msgspec.Struct, frozen=True):
         return "".join(f'{name} = "{value}"\n' for name, value in self._fields().items())
 
     @classmethod
-    def load(cls, path: Path) -> "Bundle":
-        """Read a key bundle; its permissions are not checked.
+    def load(cls, path: Path) -> "StationKey":
+        """Read a station key; its permissions are not checked.
 
         Raises:
-            ConfigError: The file is missing, or not a key bundle.
+            ConfigError: The file is missing, or not a station key.
         """
         try:
-            values = key_files.read(path, private=False)
+            values = private_files.read(path, private=False)
         except FileNotFoundError:
             raise ConfigError(
-                f"{path} does not exist; `rt keys new NAME` on the robot creates a key bundle",
+                f"{path} does not exist; `rt keys new NAME` on the robot creates a station key",
                 path=str(path),
             ) from None
         try:
@@ -87,7 +87,7 @@ class Bundle(msgspec.Struct, frozen=True):
             )
         except (KeyError, ValueError) as error:
             raise ConfigError(
-                f"{path} is not a key bundle: {problem_of(error)}; "
+                f"{path} is not a station key: {problem_of(error)}; "
                 "`rt keys new NAME` on the robot creates one",
                 path=str(path),
             ) from None

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from rt.errors import LocalProtocolError
 from rt.protocol import rpc
-from rt.protocol.signed import (
+from rt.protocol.signed_datagram import (
     NO_SESSION,
     OVERHEAD,
     SEQUENCE_MAX,

@@ -16,7 +16,7 @@ import structlog
 from rt.buffer import LeaseTable
 from rt.buffer.write_event import WriteEvent
 from rt.executor.lease import LeaseKeeper
-from rt.executor.sync import ExecutionRequest, Run, SyncExecutor, TimeLimitError
+from rt.executor.time_limit import ExecutionRequest, Run, SyncExecutor, TimeLimitError
 
 
 class Team:

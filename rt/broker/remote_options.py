@@ -16,8 +16,9 @@ import msgspec
 
 from rt import log
 from rt.access.key_directory import is_secret, key_directory
-from rt.config import OPTIONS, Config, change_overrides, find_option, overrides
+from rt.config import Config, change_overrides, find_option, overrides
 from rt.config.network import open_listeners
+from rt.config.option_info import OPTIONS
 from rt.errors import ConfigError
 from rt.log.throttle import Bucket
 from rt.remote.caller import Caller, caller

@@ -20,6 +20,7 @@ import msgspec
 
 from rt.errors import LocalProtocolError, RemoteProtocolError
 from rt.protocol import rpc
+from rt.protocol.uid import UID_END
 from rt.text import clip, quote
 
 UPDATE_GAMEPADS = "update_gamepads"
@@ -37,8 +38,6 @@ SILENCE = 0.5
 
 The broker marks the gamepad's buffer as invalid; each reader checks the age of the values itself.
 """
-
-UID_MAX = (1 << 88) - 1
 
 AXIS_MAX = 1.1
 """The largest value of an axis: some gamepads overshoot 1, which `clamped` corrects."""
@@ -287,7 +286,7 @@ def _uid(text: str) -> int:
         and text.isdecimal()
         and len(text) <= 27
         and str(uid := int(text)) == text
-        and uid <= UID_MAX
+        and uid < UID_END
     ):
         return uid
     raise _bad(UPDATE, f"{text[:40]!r} is not a UID (a decimal number of 88 bits)", "$")

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rt.errors import ExecutionError
-from rt.executor import calling
+from rt.executor import remote_calls
 from rt.executor.loader import load
 from rt.executor.output import TeamOutput
 
@@ -87,7 +87,7 @@ def team(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, Any
 
 @pytest.mark.parametrize("name", ["drive", "typed", "wrapped", "lift", "many"])
 def test_function_of_team_code_can_be_executed(team: tuple[dict[str, Any], str], name: str) -> None:
-    assert callable(calling.function(*_of(team, name)))
+    assert callable(remote_calls.function(*_of(team, name)))
 
 
 @pytest.mark.parametrize(
@@ -131,12 +131,12 @@ def test_other_names_cannot_be_executed(
     with pytest.raises(
         ExecutionError, match=f"{name} cannot be executed: .*{reason}.*your own files"
     ):
-        calling.function(*_of(team, name))
+        remote_calls.function(*_of(team, name))
 
 
 def test_only_functions_of_team_code_are_listed(team: tuple[dict[str, Any], str]) -> None:
     names, folder = team
-    assert set(calling.functions(names, folder)) == {
+    assert set(remote_calls.functions(names, folder)) == {
         *("drive", "typed", "nested", "many", "only_by_name", "wrapped", "logged", "lift"),
         *("odd", "unknown_type", "anything"),
     }
@@ -159,8 +159,8 @@ def test_only_functions_of_team_code_are_listed(team: tuple[dict[str, Any], str]
 def test_arguments_of_annotated_types_are_passed(
     team: tuple[dict[str, Any], str], name: str, values: list[Any], result: object
 ) -> None:
-    function = calling.function(*_of(team, name))
-    assert function(*calling.arguments(function, name, values)) == result
+    function = remote_calls.function(*_of(team, name))
+    assert function(*remote_calls.arguments(function, name, values)) == result
 
 
 @pytest.mark.parametrize(
@@ -190,9 +190,9 @@ def test_arguments_of_annotated_types_are_passed(
 def test_other_arguments_are_refused_before_the_call(
     team: tuple[dict[str, Any], str], name: str, values: list[Any], message: str
 ) -> None:
-    function = calling.function(*_of(team, name))
+    function = remote_calls.function(*_of(team, name))
     with pytest.raises(ExecutionError, match=message) as caught:
-        calling.arguments(function, name, values)
+        remote_calls.arguments(function, name, values)
     assert len(caught.value.message) < 700
     assert caught.value.message.isprintable()
 
@@ -209,7 +209,7 @@ def takes_an_int_and_a_text(number: int, text: str = "") -> None:
 @given(st.lists(plain, max_size=4))
 def test_accepted_arguments_have_annotated_types(values: list[Any]) -> None:
     try:
-        number, *text = calling.arguments(takes_an_int_and_a_text, "f", values)
+        number, *text = remote_calls.arguments(takes_an_int_and_a_text, "f", values)
     except ExecutionError:
         return
     assert type(number) is int

@@ -27,8 +27,8 @@ from rt import log
 from rt.diagnostics.run_delay import RunDelay
 from rt.errors import ExecutionError
 from rt.executor.fork import is_forked
-from rt.executor.frames import involves_team_code, is_team_file
 from rt.executor.lease import NOT_RETURNING, LeaseKeeper
+from rt.executor.stack_frames import involves_team_code, is_team_file
 
 GRACE = 0.03
 """How long after its limit a function may take to end before the lease expires, in s."""

@@ -9,7 +9,7 @@ import trio
 import trio.testing
 
 from rt.errors import InstanceBusyError
-from rt.root.directory import watch_directory
+from rt.root.directory_watch import watch_directory
 
 
 class Taken:

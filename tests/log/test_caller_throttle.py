@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rt import log
-from rt.log.source_throttle import BURST, INTERVAL, SourceThrottle
+from rt.log.caller_throttle import BURST, INTERVAL, CallerThrottle
 
 
 class Clock:
@@ -25,7 +25,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(log, "_source_throttle", SourceThrottle(clock))
+    monkeypatch.setattr(log, "_source_throttle", CallerThrottle(clock))
     return clock
 
 
@@ -109,7 +109,7 @@ def test_source_ends_with_its_task_and_suppressed_counts_add_up(clock: Clock, li
 )
 def test_source_never_exceeds_its_rate(steps: list[tuple[float, str, str]]) -> None:
     clock = Clock()
-    limiter = SourceThrottle(clock)
+    limiter = CallerThrottle(clock)
     written: list[tuple[str, str]] = []
     counts: dict[tuple[str, str], int] = {}
     for wait, source, event in steps:

@@ -5,14 +5,14 @@ from typing import Any
 import pytest
 
 from rt.errors import ExecutionError
-from rt.executor import commands
-from rt.executor.commands import Over, Refused
+from rt.executor import messages
+from rt.executor.messages import Over, Refused
 from rt.executor.runner import _result
 from rt.protocol import structs
 
 
 def decode(data: bytes) -> Any:
-    return structs.decode(data, commands.Answer)
+    return structs.decode(data, messages.Answer)
 
 
 class Evil:
@@ -49,10 +49,10 @@ CONTEXTS = {
 
 @pytest.mark.parametrize("context", CONTEXTS.values(), ids=CONTEXTS)
 def test_error_with_any_context_reaches_the_root(context: Any) -> None:
-    refused = decode(commands.encode(Refused("studentcode.py:3: wrong", context)))
+    refused = decode(messages.encode(Refused("studentcode.py:3: wrong", context)))
     assert isinstance(refused, Refused)
     assert refused.message == "studentcode.py:3: wrong"
-    over = decode(commands.encode(Over("wrong", context)))
+    over = decode(messages.encode(Over("wrong", context)))
     assert isinstance(over, Over)
     assert over.error == "wrong"
 
@@ -66,11 +66,11 @@ def test_plain_context_is_unchanged() -> None:
         "again": True,
         "none": None,
     }
-    assert decode(commands.encode(Refused("wrong", context))) == Refused("wrong", context)
+    assert decode(messages.encode(Refused("wrong", context))) == Refused("wrong", context)
 
 
 def test_error_that_is_too_long_keeps_its_beginning() -> None:
-    answer = decode(commands.encode(Over("x" * 10_000, {"value": "y" * 200_000})))
+    answer = decode(messages.encode(Over("x" * 10_000, {"value": "y" * 200_000})))
     assert isinstance(answer, Over)
     assert answer.error.startswith("xxx")
 
@@ -91,6 +91,6 @@ class OddError(ExecutionError):
     "error", [ValueError(), AssertionError(), Mute(), OddError(), KeyError("\udcff"), SystemExit()]
 )
 def test_error_without_text_is_still_reported_as_an_error(error: BaseException) -> None:
-    answer = decode(commands.encode(_result(error)))
+    answer = decode(messages.encode(_result(error)))
     assert isinstance(answer, Over)
     assert answer.error
