@@ -103,6 +103,10 @@ class Output:
             `ChildLog`, which limits the rate.
         pid: The process ID, if known.
         app: The part of the robot; by default the child's name.
+
+    Attributes:
+        is_limited: Whether `READ_RATE` applies. It must not after the process has exited: what a
+            pipe still contains is little, and there is little time to read it.
     """
 
     def __init__(self, child: str, on_line: OnLine, pid: int | None = None, app: str = "") -> None:
@@ -110,6 +114,7 @@ class Output:
         self._log = ChildLog(child, pid, app) if on_line is log_line else None
         self._on_line = on_line if self._log is None else self._log.line
         self._tail = bytearray()
+        self.is_limited = True
 
     @property
     def tail(self) -> str:
@@ -134,7 +139,7 @@ class Output:
                             await trio.lowlevel.checkpoint()
                     budget.refill(trio.current_time())
                     budget.tokens -= len(chunk) + LINE_COST * count
-                    if budget.tokens < 0:
+                    if budget.tokens < 0 and self.is_limited:
                         await trio.sleep(-budget.tokens / READ_RATE)
         finally:
             if (last := splitter.finish()) is not None:

@@ -15,7 +15,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import trio
@@ -257,10 +257,7 @@ class Child:
             self.feed(Spawned())
             if not self.spec.notify:
                 self.feed(Ready())
-            readers = [
-                functools.partial(output.drain, stream, name) for name, stream in streams.items()
-            ]
-            returncode = await self._attend(process, listener, readers)
+            returncode = await self._attend(process, listener, output, streams)
         except BaseException:
             self._leader = None
             await group.kill_tree(process)
@@ -308,11 +305,19 @@ class Child:
             self._timers[timer] = trio.current_time() + (seconds or 0.0)
 
     async def _attend(
-        self, process: trio.Process, listener: Receiver, readers: Iterable[group.Reader]
+        self,
+        process: trio.Process,
+        listener: Receiver,
+        output: Output,
+        streams: Mapping[str, trio.abc.ReceiveStream],
     ) -> int:
         def on_exit() -> None:
             self._leader = None
+            output.is_limited = False
 
+        readers = [
+            functools.partial(output.drain, stream, name) for name, stream in streams.items()
+        ]
         self._listener = listener
         try:
             async with trio.open_nursery() as nursery:
