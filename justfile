@@ -65,7 +65,7 @@ safety_path := replace("""
 safety_tests := replace("""
     tests/brake tests/buffer/test_buffer.py tests/buffer/test_changes.py tests/buffer/test_lease.py
     tests/buffer/test_overwritten.py tests/executor/test_lease_keeper.py
-    tests/smartdevice/test_guard.py tests/smartdevice/test_guard_reasons.py
+    tests/smartdevice/test_write_guard.py tests/smartdevice/test_write_guard_reasons.py
 """, "\n", " ")
 begin_measuring := "rm -rf build/coverage; mkdir -p build/coverage; " + \
     "export COVERAGE_PROCESS_START=pyproject.toml"

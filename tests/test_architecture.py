@@ -1,4 +1,4 @@
-"""Tests of the package table in ARCHITECTURE.md."""
+"""Tests of the package table in ARCHITECTURE.md, and of the paths in the justfile."""
 
 import ast
 import re
@@ -52,3 +52,11 @@ def test_import_column_is_correct(package: str) -> None:
 
 def test_architecture_is_short() -> None:
     assert len((ROOT / "ARCHITECTURE.md").read_text("utf-8").splitlines()) <= 200
+
+
+def test_paths_in_the_justfile_exist() -> None:
+    paths = re.findall(
+        r"\b(?:rt|tests|packaging)/[\w./*-]+", (ROOT / "justfile").read_text("utf-8")
+    )
+    assert len(paths) > 10
+    assert [path for path in paths if not any(ROOT.glob(path.rstrip(".")))] == []

@@ -127,7 +127,7 @@ class Driver(Protocol):
         """Why the driver cannot move the robot, for the log; `Bar.NONE` while live."""
 
     def begin(self) -> str | None:
-        """Begin a mode that the driver messages.
+        """Begin a mode that the driver commands.
 
         Returns:
             What a person must do before anything moves, or None.

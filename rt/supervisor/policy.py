@@ -40,6 +40,3 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     max_restarts: int = 30
     restart_window: float = 60.0
     gives_up: bool = True
-
-
-# Events.

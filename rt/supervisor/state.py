@@ -35,6 +35,9 @@ class Timer(StrEnum):
     BACKOFF = "backoff"
 
 
+# Events.
+
+
 class Start(msgspec.Struct, frozen=True):
     """Start the child."""
 
