@@ -1,7 +1,7 @@
 """rt runs a robot: its processes, its Smart Devices and its team code.
 
-This module lists the public API: the names in `__all__`, and the fixtures of `rt.testing`. All other
-modules may change between releases.
+This module lists the public API: the names in `__all__`, and the fixtures of `rt.testing`. All
+other modules may change between releases.
 
 A name is imported when it is first used, because a child process imports only what it needs.
 """

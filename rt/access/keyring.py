@@ -131,7 +131,7 @@ class Keyring:
             ) from None
 
     def new(self, name: str) -> StationKey:
-        """Create a key for a station; return its station key, which is not stored.
+        """Create the keys of a station; return its station key, which is not stored.
 
         Raises:
             ConfigError: The name is invalid or taken, or the files cannot be written.
@@ -223,7 +223,7 @@ class Keyring:
             )
         except (KeyError, ValueError) as error:
             raise ConfigError(
-                f"{path} is not a station key: {problem_of(error)}; "
+                f"{path} is not the public key file of a station: {problem_of(error)}; "
                 f"run `rt keys revoke {name}` and `rt keys new {name}`",
                 path=str(path),
             ) from None

@@ -1,4 +1,4 @@
-"""The station key of a driver's station: the robot's public key and the station's own keys."""
+"""The file that a driver's station needs: the robot's public key and the station's own keys."""
 
 import struct
 from pathlib import Path

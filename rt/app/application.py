@@ -52,7 +52,6 @@ class Application(TaskOwner):
         signals: Whether it handles SIGINT and SIGTERM. rt's own processes do that themselves.
 
     Attributes:
-        name: As above.
         config: ``options``.
         logger: The logger.
         threads: The limiter for `trio.to_thread.run_sync`, with as many threads as the option

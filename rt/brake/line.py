@@ -30,7 +30,6 @@ class Line:
         fd: The duplicate, which `close` closes.
 
     Attributes:
-        name: As above.
         outcome: The result of the last DEV_DISABLE: ``disabled`` if the kernel has sent it,
             ``dead``, or ``refused`` if it was not sent within the time limit; empty before.
         pending: Whether there is no result yet.

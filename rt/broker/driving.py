@@ -1,7 +1,8 @@
 """The driver of the robot: the station in control, its state, and who may move the robot.
 
-`Driving` connects the pure state machines of `rt.broker.commander` and `rt.broker.driver_state` with the
-log and the clock. It has no task and no timer; `rt.broker.gamepads` calls `tick` at `Driver.deadline`.
+`Driving` connects the pure state machines of `rt.broker.commander` and `rt.broker.driver_state`
+with the log and the clock. It has no task and no timer; `rt.broker.gamepads` calls `tick` at
+`rt.broker.driver_state.Driver.deadline`.
 """
 
 from collections.abc import Callable, Mapping

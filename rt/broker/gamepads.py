@@ -41,10 +41,9 @@ class GamepadFeed:
 
     Args:
         store: The buffers; the first update of a gamepad creates its buffer.
-        driving: See below; by default a new one.
+        driving: The driver; a new one if None.
 
     Attributes:
-        driving: The driver.
         button_params: Buttons of a gamepad; bit i of ``btn`` is the i-th.
         updates: Number of stored states.
         skipped: Number of states that were not stored because the buffer was in use.

@@ -11,7 +11,7 @@ from typing import Final
 import trio
 
 from rt.emulator.faults import Faults
-from rt.link.link import Line, LinkGoneError
+from rt.link.link import LinkEnd, LinkGoneError
 from rt.protocol.frames import DELIMITER, MAX_FRAME
 
 _MAX_QUEUED: Final = 1024
@@ -28,7 +28,7 @@ class FaultyLink:
     """
 
     def __init__(
-        self, link: Line, faults: Faults, reset: Callable[[], object] | None = None
+        self, link: LinkEnd, faults: Faults, reset: Callable[[], object] | None = None
     ) -> None:
         self._link = link
         self._faults = faults

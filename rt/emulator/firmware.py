@@ -51,7 +51,6 @@ class EmulatedDevice:
         values: The current value of every parameter, by name.
         disabled: Whether the device was stopped, by DEV_DISABLE or a missing heartbeat, and not
             written to since.
-        on_message: As above.
 
     Raises:
         DeviceError: A value is for an unknown parameter, of a wrong type, or does not fit.

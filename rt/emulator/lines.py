@@ -17,7 +17,7 @@ from rt.emulator.faults import Faults
 from rt.emulator.faulty_link import FaultyLink
 from rt.emulator.firmware import EmulatedDevice
 from rt.emulator.scheduler import Entry, Scheduler
-from rt.link.link import Line, LinkGoneError, StreamLink
+from rt.link.link import LinkEnd, LinkGoneError, StreamLink
 from rt.link.tcp import SocketLink
 from rt.protocol import frames
 from rt.protocol.message import Message
@@ -31,7 +31,7 @@ _SETTLED: Final = 5.0
 
 
 async def run_emulated(
-    device: EmulatedDevice, link: Line, *, scheduler: Scheduler | None = None
+    device: EmulatedDevice, link: LinkEnd, *, scheduler: Scheduler | None = None
 ) -> None:
     """Run a device on a link until the peer is gone or the link is closed.
 
@@ -61,7 +61,7 @@ class _DeviceRunner:
     One task receives, and one sends what the line did not take at once.
     """
 
-    def __init__(self, device: EmulatedDevice, link: Line, scheduler: Scheduler) -> None:
+    def __init__(self, device: EmulatedDevice, link: LinkEnd, scheduler: Scheduler) -> None:
         self._device = device
         self._link = link
         self._scheduler = scheduler
@@ -216,7 +216,7 @@ class _MasterLink(StreamLink):
 
 async def _run_faulty(
     device: EmulatedDevice,
-    link: Line,
+    link: LinkEnd,
     scheduler: Scheduler | None,
     faults: Faults | None,
     reset: Callable[[], object] | None,

@@ -191,7 +191,8 @@ class LeaseKeeper:
 
     def close(self) -> None:
         """End the lease for good: it cannot be granted again. Thread-safe."""
-        self._closed = True
+        with self._lock:
+            self._closed = True
         self.revoke()
 
     async def wait_revoked(self, within: float = REVOKE_LIMIT) -> None:

@@ -35,7 +35,7 @@ class LinkGoneError(DeviceError):
     """The other end of a link is gone; the link cannot be used any more."""
 
 
-class Line(Protocol):
+class LinkEnd(Protocol):
     """One end of the line between a robot and a Smart Device."""
 
     @property
@@ -64,7 +64,7 @@ class Line(Protocol):
         """Close the link; idempotent."""
 
 
-class Link(Line, Protocol):
+class Link(LinkEnd, Protocol):
     """The line to one Smart Device.
 
     One task may receive while another sends. Both raise `LinkGoneError` when the peer is gone and

@@ -42,7 +42,7 @@ _HEARTBEATS: Mapping[int, int | bytes] = {zmq.HEARTBEAT_IVL: 2000, zmq.HEARTBEAT
 
 
 class LogFeed:
-    """A subscription to a hub from the beginning of its ``with`` block; it reconnects automatically.
+    """A subscription to a hub for the duration of a ``with`` block; it reconnects automatically.
 
     Args:
         address: Address at which the hub publishes.

@@ -103,10 +103,6 @@ class Output:
             `ChildLog`, which limits the rate.
         pid: The process ID, if known.
         app: The part of the robot; by default the child's name.
-
-    Attributes:
-        is_limited: Whether `READ_RATE` applies. It must not after the process has exited: what a
-            pipe still contains is little, and there is little time to read it.
     """
 
     def __init__(self, child: str, on_line: OnLine, pid: int | None = None, app: str = "") -> None:
@@ -114,12 +110,19 @@ class Output:
         self._log = ChildLog(child, pid, app) if on_line is log_line else None
         self._on_line = on_line if self._log is None else self._log.line
         self._tail = bytearray()
-        self.is_limited = True
+        self._unlimited = trio.Event()
 
     @property
     def tail(self) -> str:
         """The end of the output, at most `TAIL` bytes."""
         return self._tail.decode("utf-8", "replace")
+
+    def lift_limit(self) -> None:
+        """Read without `READ_RATE` from now on.
+
+        After a process has exited, little is left in its pipes, and little time to read it.
+        """
+        self._unlimited.set()
 
     async def drain(self, stream: trio.abc.ReceiveStream, name: str) -> None:
         """Read one stream to its end, and close it.
@@ -139,8 +142,9 @@ class Output:
                             await trio.lowlevel.checkpoint()
                     budget.refill(trio.current_time())
                     budget.tokens -= len(chunk) + LINE_COST * count
-                    if budget.tokens < 0 and self.is_limited:
-                        await trio.sleep(-budget.tokens / READ_RATE)
+                    if budget.tokens < 0:
+                        with trio.move_on_after(-budget.tokens / READ_RATE):
+                            await self._unlimited.wait()
         finally:
             if (last := splitter.finish()) is not None:
                 self._on_line(self._child, name, last)

@@ -1,4 +1,4 @@
-"""The signals that stop a process, from its start to its end.
+"""The signals that stop a process, from its start to its end, and what a bootloader does with them.
 
 A one-file executable is two processes, and a terminal or systemd signals both. The bootloader
 process forwards its signal, so the program receives every signal twice. Therefore a second signal

@@ -1,7 +1,9 @@
 """Nodes for signed control datagrams: the robot's, which verifies, and a station's, which signs.
 
-`rt.protocol.signed_datagram` specifies the datagrams and decides which are accepted; this module does the
-I/O. Invariant: rejected datagrams are counted by reason and logged at most once a second.
+`rt.protocol.signed_datagram` specifies the datagrams and decides which are accepted; this module
+does the I/O.
+
+Invariant: rejected datagrams are counted by reason and logged at most once a second.
 """
 
 import math

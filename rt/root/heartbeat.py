@@ -3,13 +3,14 @@
 While every slot is barred, the root stamps the table twice a second. While a lease may be valid, it
 stamps every 20 ms, so that the device process notices within 100 ms that the root is stalled.
 
-Invariant: a root that was stalled for 0.2 s revokes every lease before it stamps again,
+Invariant: a root that was stalled for `LONGEST_DELAY` revokes every lease before it stamps again,
 so that nothing moves by itself. After 100 ms without a stamp the devices are disabled. After a
 shorter stall, or one in which the root waited for a processor, a mode may continue; each one counts
 as a cut-off of the mode (`rt.executor.lease`).
 """
 
 from collections.abc import Callable
+from typing import Final
 
 import trio
 
@@ -19,6 +20,14 @@ from rt.buffer.lease import Bar
 from rt.buffer.write_event import WriteEvent
 from rt.diagnostics.run_delay import RunDelay
 
+IDLE_INTERVAL: Final = 0.5
+OPEN_INTERVAL: Final = 0.02
+"""Time between two stamps while every slot is barred, and while a lease may be valid (s)."""
+LONGEST_DELAY: Final = 0.2
+"""How late a stamp may be before the root counts as stalled (s)."""
+LONGEST_WAIT: Final = 2.0
+"""The same if the root waited for a processor for at least half of that time (s)."""
+
 
 async def run_heartbeat(
     leases: LeaseTable,
@@ -27,10 +36,10 @@ async def run_heartbeat(
     waited: Callable[[], float] | None = None,
     on_stall: Callable[[], object] = lambda: None,
     *,
-    idle_interval: float = 0.5,
-    open_interval: float = 0.02,
-    longest_delay: float = 0.2,
-    longest_wait: float = 2.0,
+    idle_interval: float = IDLE_INTERVAL,
+    open_interval: float = OPEN_INTERVAL,
+    longest_delay: float = LONGEST_DELAY,
+    longest_wait: float = LONGEST_WAIT,
 ) -> None:
     """Stamp the lease table until cancelled.
 
@@ -39,14 +48,14 @@ async def run_heartbeat(
         write_event: Signalled when leases were revoked.
         check: Verifies the shared memory; called before each stamp, except the one when a slot is
             unbarred.
-        waited: Returns how long this thread has waited for a processor (s).
+        waited: Returns how long this thread has waited for a processor (s); by default as the
+            kernel measures it.
         on_stall: Called when the root was stalled while a lease was held, after every lease was
             revoked.
-        idle_interval: Time between two stamps while every slot is barred (s).
-        open_interval: The same while a lease may be valid (s).
-        longest_delay: How late a stamp may be before the root counts as stalled (s).
-        longest_wait: The same if the root waited for a processor for at least half of that time
-            (s).
+        idle_interval: See `IDLE_INTERVAL`.
+        open_interval: See `OPEN_INTERVAL`.
+        longest_delay: See `LONGEST_DELAY`.
+        longest_wait: See `LONGEST_WAIT`.
     """
     waited = waited or RunDelay().read
     unbarred = trio.lowlevel.ParkingLot()
@@ -80,7 +89,7 @@ async def run_heartbeat(
         check()
         is_open = leases.any_unbarred()
         stamp(open_interval if is_open else idle_interval)
-        # Not in stamp(): when a slot is unbarred, that would open the slot of a mode that has ended.
+        # Not in stamp(): called for unbarring, it would open the slot of a mode that has ended.
         if stalled:
             stalled = False
             on_stall()

@@ -215,15 +215,21 @@ def _suggest_free_ports(config: Config) -> Iterator[None]:
 def free_ports(first: int, step: int = PORTS) -> int | None:
     """Return the first port base from ``first`` on, in steps, whose ports are free, or None."""
     for base in range(first, min(first + 1000, 65_500), step):
-        with contextlib.ExitStack() as stack:
-            try:
-                for port in range(base, base + PORTS):
-                    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
-                        probe = stack.enter_context(socket.socket(type=kind))
-                        if kind is socket.SOCK_STREAM:  # connections that were closed do not count
-                            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                        probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
+        if are_free(base):
             return base
     return None
+
+
+def are_free(base: int) -> bool:
+    """Return whether the ports of a robot with a port base are free; occupies them for a moment."""
+    with contextlib.ExitStack() as stack:
+        try:
+            for port in range(base, base + PORTS):
+                for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+                    probe = stack.enter_context(socket.socket(type=kind))
+                    if kind is socket.SOCK_STREAM:  # connections that were closed do not count
+                        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True

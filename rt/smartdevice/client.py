@@ -50,7 +50,7 @@ class SmartDeviceClient:
     """The client of one Smart Device.
 
     Args:
-        link: See below.
+        link: The line to the device; closed when `run` ends.
         guard: Decides which writes may be sent.
         write_interval: Least time between two rounds of writes in s, unless the catalog has one for
             the device.
@@ -60,7 +60,6 @@ class SmartDeviceClient:
             DEV_DISABLE or is dead.
 
     Attributes:
-        link: The line to the device; closed when `run` ends.
         sender: Sends to the device.
         uid: The device's UID, or None until it is discovered.
         ended: Set when `run` has ended.
@@ -142,8 +141,8 @@ class SmartDeviceClient:
         """Run the device; return when it is gone or the link was closed.
 
         However this ends, it sends a last DEV_DISABLE (which takes up to
-        `rt.brake.output_queue.TIME_LIMIT`, also when cancelled), makes the buffer invalid and closes the
-        link.
+        `rt.brake.output_queue.TIME_LIMIT`, also when cancelled), makes the buffer invalid and
+        closes the link.
         """
         try:
             async with trio.open_nursery() as nursery:

@@ -62,11 +62,10 @@ class Sender:
     Args:
         link: The line to the device.
         guard: Decides which writes may be sent.
-        write_interval: Least time between two rounds of reads and writes, in s.
+        write_interval: Least time between two rounds of reads and writes, in s; may be changed.
 
     Attributes:
         buffer: The source of reads and writes; its counters are updated.
-        write_interval: As above; may be changed.
         active_tokens: The bitmap of the tokens of the writes that may have been sent to the device
             since its last DEV_DISABLE.
         disables: Answered with None whenever a DEV_DISABLE was written to the line (key 0).

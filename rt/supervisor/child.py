@@ -313,7 +313,7 @@ class Child:
     ) -> int:
         def on_exit() -> None:
             self._leader = None
-            output.is_limited = False
+            output.lift_limit()
 
         readers = [
             functools.partial(output.drain, stream, name) for name, stream in streams.items()

@@ -19,7 +19,7 @@ Examples:
             robot.devices["bumper"].set("switch0", True)
             await robot.devices["left_motor"].wait_for("duty_cycle", 0.0)
 
-PYTEST_DONT_REWRITE: there is no assertion here, and tests may import this module before pytest does.
+PYTEST_DONT_REWRITE: this module has no assertion, and tests may import it before pytest does.
 """
 
 from collections.abc import AsyncIterator

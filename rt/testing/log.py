@@ -13,7 +13,6 @@ class RobotLog:
         timeout: The time limit of `logged` (s).
 
     Attributes:
-        timeout: As above.
         log: The events, oldest first, each with at least ``event`` and ``level``. What team code
             prints is an event with the printed text.
     """

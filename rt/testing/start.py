@@ -31,7 +31,7 @@ from rt.errors import leaves
 from rt.instance import Instance
 from rt.instance.stale_files import end_processes
 from rt.process.command import CommandProcess
-from rt.root.lifecycle import free_ports
+from rt.root.lifecycle import are_free
 from rt.testing.device import Device
 from rt.testing.gamepads import drive
 from rt.testing.robot import Robot
@@ -83,6 +83,8 @@ class StartRobot:
             ExecutionError: There is no such file.
         """
         settings = {**_NO_HARDWARE, **(options or {})}
+        if file := settings.get("dev_catalog"):
+            settings["dev_catalog"] = str(self._directory / file)
         if code is not None:
             settings["exec_module"] = str(locate(str(code), self._directory))
         # A nursery has to end in the task that opened it, which here is not that of the test.
@@ -171,15 +173,17 @@ def reserved_ports() -> Iterator[int]:
 
     An abstract socket reserves them among all processes of this machine that run tests.
     """
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as reservation:
-        while True:
-            base = free_ports(secrets.choice(_PORTS))
-            if base is None:
-                continue
-            with contextlib.suppress(OSError):
+    while True:
+        base = secrets.choice(_PORTS)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as reservation:
+            try:
                 reservation.bind(f"\0rt.testing/ports/{base}")
-                break
-        yield base
+            except OSError:
+                continue
+            # Not before: the check occupies the ports, which another test may have reserved.
+            if are_free(base):
+                yield base
+                return
 
 
 def _toml(options: Mapping[str, Any]) -> str:

@@ -1,9 +1,9 @@
 """A ZMQ socket for trio.
 
 ZMQ's file descriptor is edge-triggered: it becomes readable when the state may have changed, and
-any call on the socket resets it. A task that sends can therefore consume the edge for which a receiver
-waits, and a receiver that waits only for the descriptor may miss its message forever. The following
-rules prevent that:
+any call on the socket resets it. A task that sends can therefore consume the edge for which a
+receiver waits, and a receiver that waits only for the descriptor may miss its message forever. The
+following rules prevent that:
 
 1. Every operation is first tried without blocking. A task waits only after EAGAIN.
 2. Before a task waits, it reads EVENTS, which processes pending events. It waits only if its event

@@ -202,7 +202,7 @@ def test_lock_of_a_killed_process_is_not_damage() -> None:
 
 
 def test_wrong_user_count_of_a_killed_process_is_not_damage() -> None:
-    """glibc decrements the count of users before it frees the mutex; a kill in between leaves -1."""
+    """glibc decrements the count of users before it frees the mutex; a kill between leaves -1."""
     with Arena("test") as arena, BufferStore(catalog.load(), arena.prefix) as store:
         buffer = store.get_or_open(UID)
         buffer.valid = True

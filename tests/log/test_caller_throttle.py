@@ -25,7 +25,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(log, "_source_throttle", CallerThrottle(clock))
+    monkeypatch.setattr(log, "_caller_throttle", CallerThrottle(clock))
     return clock
 
 

@@ -593,7 +593,7 @@ async def test_connections_of_one_station_share_its_quota(
 async def test_station_cannot_flood_the_log(
     network: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, payload: bytes, event: str
 ) -> None:
-    monkeypatch.setattr(log, "_source_throttle", CallerThrottle(lambda: 1000.0))
+    monkeypatch.setattr(log, "_caller_throttle", CallerThrottle(lambda: 1000.0))
     monkeypatch.setattr(network.router, "_quota_of_station", Quota(100))
     blue = network.keys.new("blue")
     path = tmp_path / "events"

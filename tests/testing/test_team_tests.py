@@ -1,4 +1,4 @@
-"""The tests of a team run with `python -m pytest` in its own directory, and leave nothing behind."""
+"""Tests of a team run with `python -m pytest` in its own directory, and leave nothing behind."""
 
 import os
 import re
