@@ -20,7 +20,7 @@ from rt.lint.module import Function, Module, Scope
 from rt.lint.program import Program
 from rt.lint.record import MAX_FINDINGS, Record
 
-_CHECK_MODULES = ("names", "devices", "actions", "timing", "entry")
+_CHECK_MODULES = ("names", "devices", "actions", "timing", "entry_functions")
 
 Finding = tuple[ast.AST, str]
 """The node that is wrong, and the message."""

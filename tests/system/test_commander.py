@@ -720,7 +720,7 @@ def hang():
             pass
 """
     board = await driving(robot, hang + HANGS[trick].replace("DRIVE", DRIVE))
-    await robot.logged_one_of("does not return", "kept from running")
+    await robot.logged_one_of("does not return", "kept from running", "holds the GIL")
     await comes_to_rest(robot, board)
     assert await robot.call("mode") in {"auto", "idle"}
     await robot.call("idle")
