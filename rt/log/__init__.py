@@ -70,7 +70,7 @@ def _settings() -> _Settings:
 
 def _complete(_logger: object, level: str, event: Event) -> Event:
     """Add the context of the process, the level, the time, and the exception."""
-    event.update(_settings().context)
+    event = {**_settings().context, **event}
     event["level"] = level
     event["timestamp"] = now()
     if "exc_info" in event:
